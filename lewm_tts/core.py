@@ -93,7 +93,7 @@ class Config:
 
 # %% ../nbs/00_core.ipynb #c00-006
 _V3 = dict(text_norm='none', dropout=.1, ff_mult=4, text_width=256, text_convs=0, text_layers=4, text_heads=4, latent='kl', d_latent=64, enc_width=256, enc_convs=2,
-    enc_layers=4, causal=False, width=256, layers=6, heads=4, ff=1024, window=0, align='free', dec_width=512, dec_convs=4,
+    enc_layers=4, causal=False, width=320, layers=6, heads=5, ff=1024, window=0, align='free', dec_width=512, dec_convs=5,
     dec_style='transposed', sig_c=0., w_kl=.1, w_recon=1., w_mel=0., w_spec=.5, noise=0., ss_prob=0., freeze_at=1., lr=3e-4, ema=.999, w_dur=0.)
 PRESETS = {
     'tiny': {},
@@ -101,7 +101,7 @@ PRESETS = {
     'v3b': {**_V3, 'w_kl':.01, 'w_recon':2., 'w_spec':1.5},
     'v3c': {**_V3, 'w_kl':.01, 'w_recon':2., 'w_spec':1.5, 'downsample':2, 'kl_anneal':.2},
     'base': dict(dropout=.1, text_width=320, text_convs=3, text_layers=4, text_heads=5, d_latent=64, enc_width=320, enc_convs=4, width=384, layers=6,
-        heads=6, ff=1280, window=256, dec_width=384, dec_convs=4, lr=6e-4, warmup=500, weight_decay=.05, steps=15000, batch=128),
+        heads=6, ff=1024, window=256, dec_width=384, dec_convs=4, lr=6e-4, warmup=500, weight_decay=.05, steps=15000, batch=128),
 }
 
 # %% ../nbs/00_core.ipynb #c00-007

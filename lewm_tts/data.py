@@ -113,9 +113,9 @@ def normalise_text(
         t = _numbers(t)
         for a,b in _WORDS.items(): t = t.replace(a, b)
         t = ''.join(c for c in unicodedata.normalize('NFKD', t) if not unicodedata.combining(c))
-        t = re.sub(r"[^a-z ,.?!;:'-]", ' ', t)
+        t = ' '.join(re.sub(r"[^a-z ,.?!;:'-]", ' ', t).split())                # no runs of spaces: the patterns below stay fast
         t = re.sub(r'\b(mr|mrs|dr|vs|etc)\b\.?', lambda m: _ABBR[m[1]], t)
-        t = re.sub(r"(?<![a-z])'+|'+(?![a-z])", ' ', t)                        # quotes go, the apostrophe in it's stays
+        t = ' '.join(re.sub(r"(?<![a-z])'+|'+(?![a-z])", ' ', t).split())       # quotes go, the apostrophe in it's stays
         t = re.sub(r'(?<![a-z])-+|-+(?![a-z])', ' - ', t)                      # a hyphen inside a word stays, else it is a dash
         t = re.sub(r'\s+(?=[,.?!;:])', '', re.sub(r'(?:\s*-\s)+', ' - ', t))
         t = re.sub(r'(?:[,.?!;:]\s*|- )*([,.?!;:])', r'\1', t)                  # of several marks in a row the last one stays

@@ -1,0 +1,194 @@
+"The `lewm-tts` command: what it says on bad input, what it writes on good input, and that nothing half-written stays behind."
+import json, os, re, resource, shutil, subprocess, sys, wave
+from pathlib import Path
+
+import pytest
+import torch
+
+from lewm_tts.core import UserError, voices_dir
+from lewm_tts.engine import Voice, main, split_text
+
+SHIPPED = voices_dir() / 'toy-en'
+CLI = [sys.executable, '-c', 'from lewm_tts.engine import main; raise SystemExit(main())']
+
+
+@pytest.fixture(scope='module')
+def voice(): return Voice.load()
+
+
+@pytest.fixture
+def copy(tmp_path):
+    "A voice folder that a test may damage."
+    shutil.copytree(SHIPPED, tmp_path / 'voice')
+    return tmp_path / 'voice'
+
+
+def refused(capsys, *argv):
+    "Run the command, insist on exit code 2 and one line without a traceback; return the line."
+    assert main([str(a) for a in argv]) == 2
+    out = capsys.readouterr()
+    lines = [x for x in out.err.splitlines() if x.startswith('lewm-tts:')]
+    assert len(lines) == 1 and 'Traceback' not in out.err, out.err
+    return lines[0]
+
+
+def nothing_left(folder): assert list(Path(folder).iterdir()) == []
+
+
+@pytest.mark.parametrize('text', ['', '   ', '\n\t ', '☃☃'])
+def test_text_without_words_is_refused(capsys, tmp_path, text):
+    line = refused(capsys, 'speak', text, '-o', tmp_path / 'x.wav')
+    assert re.search('empty|nothing|no ', line)
+    nothing_left(tmp_path)
+
+
+def test_missing_arguments(capsys, tmp_path):
+    assert '-o' in refused(capsys, 'speak', 'hello')
+    assert 'TEXT' in refused(capsys, 'speak', '-o', tmp_path / 'x.wav')
+    assert '--out-dir' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt')
+    assert 'l.txt' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o')
+    assert 'speed' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--speed', '9')
+    assert 'speaker' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--speaker', '3')
+    nothing_left(tmp_path)
+
+
+def test_stdin_that_is_not_utf8(tmp_path):
+    p = subprocess.run([*CLI, 'speak', '-', '-o', str(tmp_path / 'x.wav')], input=b'caf\xe9 open', capture_output=True, timeout=120)
+    err = p.stderr.decode()
+    assert p.returncode == 2 and 'UTF-8' in err and '0xe9' in err and 'Traceback' not in err
+    nothing_left(tmp_path)
+
+
+def test_a_list_names_the_bad_line_before_anything_is_spoken(capsys, tmp_path):
+    (tmp_path / 'l.txt').write_text('hello there.\n\ngood bye.\n')
+    assert 'line 2' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o')
+    assert not (tmp_path / 'o').exists()
+    (tmp_path / 'l.txt').write_bytes(b'hello\xff')
+    assert 'UTF-8' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o')
+
+
+def test_missing_and_corrupt_voices(capsys, tmp_path, copy):
+    out = ['-o', tmp_path / 'x.wav']
+    assert 'nowhere' in refused(capsys, 'speak', 'hi', *out, '--voice', tmp_path / 'nowhere')
+    (tmp_path / 'empty').mkdir()
+    assert 'config.json' in refused(capsys, 'speak', 'hi', *out, '--voice', tmp_path / 'empty')
+    whole = (copy / 'model.safetensors').read_bytes()
+    for bad in (whole[:1000], whole[:-100], b'', b'\x80\x04pickle', b'\xff' * 64):
+        (copy / 'model.safetensors').write_bytes(bad)
+        assert 'model.safetensors' in refused(capsys, 'speak', 'hi', *out, '--voice', copy)
+    (copy / 'model.safetensors').write_bytes(whole)
+    voc = (copy / 'vocoder.safetensors').read_bytes()
+    (copy / 'vocoder.safetensors').write_bytes(voc[:5000])
+    assert 'vocoder.safetensors' in refused(capsys, 'speak', 'hi', *out, '--voice', copy)
+    (copy / 'vocoder.safetensors').write_bytes(voc)
+    assert main(['speak', 'hi', '-o', str(tmp_path / 'x.wav'), '--voice', str(copy)]) == 0
+
+
+def test_a_config_that_does_not_belong(capsys, tmp_path, copy):
+    out = ['-o', tmp_path / 'x.wav']
+    cfg = json.loads((copy / 'config.json').read_text())
+    for change, word in (({'preset': 'base', 'width': 384, 'heads': 6}, 'do not fit'), ({'widht': 3}, 'width'), ({'width': 'wide'}, 'width'), ({'width': -8}, 'config')):
+        (copy / 'config.json').write_text(json.dumps({**cfg, **change}))
+        assert word in refused(capsys, 'speak', 'hi', *out, '--voice', copy)
+    (copy / 'config.json').write_text('{"preset": ')
+    assert 'config.json' in refused(capsys, 'speak', 'hi', *out, '--voice', copy)
+    assert not (tmp_path / 'x.wav').exists()
+
+
+def test_an_output_path_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / 'file').write_text('keep me')
+    assert 'file' in refused(capsys, 'speak', 'hi', '-o', tmp_path / 'file' / 'x.wav')
+    assert refused(capsys, 'speak', 'hi', '-o', tmp_path)
+    assert (tmp_path / 'file').read_text() == 'keep me' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path):
+    "RLIMIT_FSIZE makes every longer write fail, as a full disk does."
+    old = b'the old sound'
+    (tmp_path / 'x.wav').write_bytes(old)
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    p = subprocess.run([*CLI, 'speak', 'a sentence that needs more room.', '-o', str(tmp_path / 'x.wav')], capture_output=True, text=True, timeout=120, preexec_fn=limit)
+    assert p.returncode == 2 and 'x.wav' in p.stderr and 'Traceback' not in p.stderr, p.stderr
+    assert (tmp_path / 'x.wav').read_bytes() == old and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_cache_without_room(tmp_path):
+    "The corpus cache, too: one line, the folder named, no shard half-written."
+    pytest.importorskip('espeakng_loader', reason='needs the toy extra')
+    code = ("import resource, sys; from lewm_tts.data import build_corpus; from lewm_tts.core import UserError, cache_dir\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+            "try: build_corpus(['good morning to you.'], cache_dir()/'c', progress=False, workers=1)\n"
+            "except UserError as e: print('USER', e); sys.exit(2)")
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120, env={**os.environ, 'LEWM_TTS_CACHE': str(tmp_path / 'cache')})
+    assert p.returncode == 2 and 'USER' in p.stdout and len(p.stdout.strip().splitlines()) == 1, p.stdout + p.stderr
+    assert not list((tmp_path / 'cache').rglob('*.safetensors'))
+    (tmp_path / 'file').write_text('')
+    p = subprocess.run([sys.executable, '-c', 'from lewm_tts.core import cache_dir; cache_dir()'], capture_output=True, text=True,
+                       env={**os.environ, 'LEWM_TTS_CACHE': str(tmp_path / 'file' / 'c')})
+    assert 'UserError' in p.stderr and 'LEWM_TTS_CACHE' in p.stderr
+
+
+def test_good_output(capsys, tmp_path):
+    assert main(['speak', "It's 7:30, and 42 % of 3 CATS said: \"naïve\"?", '-o', str(tmp_path / 'new' / 'a.wav'), '--seed', '3']) == 0
+    assert main(['speak', "It's 7:30, and 42 % of 3 CATS said: \"naïve\"?", '-o', str(tmp_path / 'b.wav'), '--seed', '3']) == 0
+    with wave.open(str(tmp_path / 'b.wav')) as f: assert (f.getframerate(), f.getsampwidth(), f.getnchannels()) == (24000, 2, 1) and f.getnframes() > 24000
+    assert (tmp_path / 'b.wav').read_bytes() == (tmp_path / 'new' / 'a.wav').read_bytes()
+
+
+def test_a_list_is_spoken_line_by_line(tmp_path):
+    (tmp_path / 'l.txt').write_text('hello.\ngood bye.\n')
+    assert main(['speak', '--list', str(tmp_path / 'l.txt'), '--out-dir', str(tmp_path / 'o')]) == 0
+    assert sorted(p.name for p in (tmp_path / 'o').iterdir()) == ['0000.wav', '0001.wav']
+
+
+def test_stdin_is_spoken(tmp_path):
+    p = subprocess.run([*CLI, 'speak', '-', '-o', str(tmp_path / 'x.wav')], input='good morning.'.encode(), capture_output=True, timeout=120)
+    assert p.returncode == 0, p.stderr
+    assert (tmp_path / 'x.wav').stat().st_size > 20000
+
+
+@pytest.mark.parametrize('cmd', ['speak', 'demo', 'train', 'report', 'train-voice'])
+def test_help_has_examples(capsys, cmd):
+    with pytest.raises(SystemExit) as e: main([cmd, '--help'])
+    assert e.value.code == 0 and 'examples:' in capsys.readouterr().out
+
+
+def test_bad_training_arguments(capsys, tmp_path):
+    assert 'tiny' in refused(capsys, 'train', tmp_path, tmp_path / 'o', '--preset', 'tinny')
+    assert 'steps' in refused(capsys, 'train', tmp_path, tmp_path / 'o', '--set', 'stesp=3')
+    assert 'int' in refused(capsys, 'train', tmp_path, tmp_path / 'o', '--set', 'steps=many')
+    assert 'manifest.json' in refused(capsys, 'train', tmp_path, tmp_path / 'o')
+    assert not (tmp_path / 'o').exists()
+
+
+def test_100000_characters_are_spoken_in_pieces(voice):
+    text = 'the quick brown fox, which nobody had seen for a week, jumped over the lazy dog. ' * 1250
+    assert len(text) >= 100_000
+    pieces = split_text(text)
+    assert max(map(len, pieces)) <= 75 and ' '.join(pieces).split() == text.split()
+    wav, r = next(voice.stream(text))
+    assert len(wav) > 12000 and r.ended
+    assert max(map(len, split_text('x' * 100_000))) <= 75 and ''.join(split_text('x' * 100_000)) == 'x' * 100_000   # an endless word
+    assert split_text('a, b, c.') == ['a, b, c.'] and split_text('... !') == []
+
+
+def test_short_and_long_inputs(voice):
+    for text in ('a', 'no', 'yes!', 'stop.', 'good morning', 'thank you', 'see you soon', 'what is this?', '7', 'Z'):
+        a = voice.speak(text)
+        assert a.ended and .15 < len(a.mel) * 256 / 24000 < 2.5, (text, len(a.mel))
+    words = ('the old keeper walked along the river until the light went down behind the hill and then he sat on a stone to eat the bread '
+             'that his sister had put into the bag, while the dog slept beside him and the water sang. nobody came that night, so he told '
+             'the story to the wind, and the wind, as always, listened.').split()
+    assert len(words) >= 60
+    a = voice.speak(' '.join(words))
+    assert a.ended and len(a.parts) > 3 and 10 < a.seconds < 40 and bool(torch.isfinite(a.wav).all())
+
+
+def test_same_seed_same_sound(voice):
+    a, b, c = (voice.speak('the same sentence.', seed=s, temperature=.5).wav for s in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_voice_api_errors(voice):
+    with pytest.raises(UserError, match='speed'): voice.speak('hello', speed=0)
+    with pytest.raises(UserError): voice.speak('  ')
