@@ -8,7 +8,7 @@ __all__ = ['PAD', 'BOS', 'EOS', 'HEAD', 'TAIL', 'DITHER', 'LogMel', 'text_to_ids
            'durations', 'speak_espeak', 'build_corpus', 'Utt', 'Corpus', 'Batch', 'collate', 'bucketed_batches']
 
 # %% ../nbs/02_data.ipynb #c02-004
-import ctypes, hashlib, json, math, multiprocessing as mp, os, re, signal, traceback, unicodedata
+import contextlib, ctypes, hashlib, json, math, multiprocessing as mp, os, re, signal, traceback, unicodedata
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -171,11 +171,13 @@ def generator_sentences(
     if split not in ('train','test'): raise UserError(f"unknown split {split!r}; use 'train' or 'test'")
     import random
     r,out = random.Random(f'{seed} {split}'),{}
-    while len(out)<n:
+    for _ in range(200*n+200):
+        if len(out)==n: break
         w = _pieces(r); t = r.choice(_TEMPLATES)
         subject = w['name'] if 'who' in t else w['subject']
         if w['verb2']==w['verb'] or w['thing2']==w['thing'] or w['name']==w['S']and 'but' in t: continue
         if _held_out(subject, w['verb'], w['thing'])==(split=='test'): out[t.format(**w)] = None
+    if len(out)<n: raise UserError(f"the grammar gave only {len(out)} different sentences; ask for fewer than {n}")
     return list(out)
 
 # %% ../nbs/02_data.ipynb #c02-041
@@ -305,7 +307,7 @@ def fresh_processes(
                 yield i,out
     finally:
         for _,p in live.values():
-            if p.is_alive(): os.kill(p.pid, signal.SIGINT)     # lets it remove its half-written file
+            with contextlib.suppress(ProcessLookupError): os.kill(p.pid, signal.SIGINT)   # lets it remove its half-written file
         for _,p in live.values(): p.join(5); p.kill()
 
 # %% ../nbs/02_data.ipynb #c02-060
@@ -349,7 +351,7 @@ def word_knots(
         knots[spans[w][0]] = s; last,pause = w,None
     knots[spans[0][0]] = HEAD; knots[spans[-1][1]] = seconds-TAIL
     c = sorted(knots); t = np.maximum.accumulate(np.clip([knots[i] for i in c], HEAD, seconds-TAIL))
-    return list(zip(c, t.tolist()))
+    return list(zip(c, t.tolist(), strict=True))
 
 def durations(
     text:str,       # what was spoken
@@ -381,7 +383,7 @@ def speak_espeak(
     if not espeak_available(): raise UserError("toy speech needs espeak; run: pip install lewm_tts[toy]")
     if not re.search(r'\w', text): raise UserError(f"nothing to speak in {text[:40]!r}; give at least one word")
     [(_,(wav,knots))] = fresh_processes(_speak_one, [(text, voice, rate)])
-    c,s = zip(*knots)
+    c,s = zip(*knots, strict=True)
     return wav, [(m[0], *np.interp(m.span(), c, s).tolist()) for m in re.finditer(r"[^\s,.?!;:-]+", text)]
 
 # %% ../nbs/02_data.ipynb #c02-079
@@ -399,7 +401,7 @@ def _make_shard(path, texts, key, voice, rate, seed, keep_wav)->dict:
         mel = logmel(torch.from_numpy(wav)); ids = text_to_ids(t)
         dur = durations(t, word_knots(t, events, es.sr, shift, len(wav)/_cfg.sr), len(mel))
         w = torch.from_numpy((wav*32767).round().astype(np.int16)) if keep_wav else torch.zeros(0, dtype=torch.int16)
-        for k,v in zip(cols, (mel.half(), w, torch.from_numpy(dur), torch.tensor(ids, dtype=torch.int16))): cols[k].append(v)
+        for k,v in zip(cols, (mel.half(), w, torch.from_numpy(dur), torch.tensor(ids, dtype=torch.int16)), strict=True): cols[k].append(v)
         n.append((len(mel), len(w), len(ids), len(wav)))
     data = {k: torch.cat(v) for k,v in cols.items()} | {'sizes': torch.tensor(n)}
     try:
@@ -561,53 +563,7 @@ def collate(
     size = torch.tensor([len(u.ids) for u in utts])
     return Batch(text, torch.arange(n)<size[:,None], mel, torch.arange(max(f))<torch.tensor(f)[:,None], dur, torch.tensor([u.speaker for u in utts]))
 
-def bucketed_batches(
-    lengths,         # mel frames per utterance
-    batch:int=32,    # utterances per batch
-    seed:int=0,
-    epoch:int=0,     # another epoch, another order
-    pool:int=50,     # batches that are sorted together: larger pads less, shuffles less
-)->list:             # lists of indices, each utterance once
-    "Shuffle, sort inside large pools, cut, shuffle the batches."
-    if batch<1: raise UserError(f"batch {batch} must be at least 1")
-    r,lengths = np.random.default_rng([seed, epoch]),np.asarray(lengths)
-    order,out = r.permutation(len(lengths)),[]
-    for i in range(0, len(order), batch*pool):
-        p = order[i:i+batch*pool]; p = p[np.argsort(lengths[p], kind='stable')]
-        out += [p[j:j+batch].tolist() for j in range(0, len(p), batch)]
-    return [out[i] for i in r.permutation(len(out))]
-
 # %% ../nbs/02_data.ipynb #c02-094
-@dataclass
-class Batch:
-    "Padded utterances; a mask is True where data is."
-    text:Tensor       # (b, n) int64
-    text_mask:Tensor  # (b, n) bool
-    mel:Tensor        # (b, f, m) float32, f a multiple of the downsampling
-    mel_mask:Tensor   # (b, f) bool
-    dur:Tensor        # (b, n) float32 mel frames
-    speaker:Tensor    # (b,) int64
-
-    def to(self, device)->'Batch':
-        "The same batch on another device."
-        return replace(self, **{k: v.to(device, non_blocking=True) for k,v in self.__dict__.items()})
-
-def collate(
-    utts:list,        # `Utt`s
-    downsample:int=4, # mel frames per latent
-)->Batch:
-    "Pad to the longest; each sound is first rounded up to whole latents by holding its last frame."
-    b,n = len(utts),max(len(u.ids) for u in utts)
-    f = [math.ceil(len(u.mel)/downsample)*downsample for u in utts]
-    text,dur = torch.full((b,n), PAD),torch.zeros(b, n)
-    mel = torch.full((b, max(f), utts[0].mel.shape[1]), math.log(_cfg.log_clip))
-    for i,u in enumerate(utts):
-        text[i,:len(u.ids)],dur[i,:len(u.ids)] = u.ids,u.dur
-        dur[i,len(u.ids)-1] += f[i]-len(u.mel)
-        mel[i,:len(u.mel)],mel[i,len(u.mel):f[i]] = u.mel,u.mel[-1]
-    size = torch.tensor([len(u.ids) for u in utts])
-    return Batch(text, torch.arange(n)<size[:,None], mel, torch.arange(max(f))<torch.tensor(f)[:,None], dur, torch.tensor([u.speaker for u in utts]))
-
 def bucketed_batches(
     lengths,         # mel frames per utterance
     batch:int=32,    # utterances per batch

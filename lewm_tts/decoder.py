@@ -470,7 +470,7 @@ def load_vocoder(
         else: raise UserError(f"unknown vocoder {rung!r}; choose from small, hub, griffin-lim")
     raise UserError(f"no vocoder of {', '.join(prefer)} is available; add 'griffin-lim', which always works")
 
-# %% ../nbs/06_decoder.ipynb #c06-104
+# %% ../nbs/06_decoder.ipynb #c06-106
 def main(argv=None):
     "`python -m lewm_tts.decoder`: train the small vocoder on corpus folders; give the same --out again to resume."
     ap = argparse.ArgumentParser(prog='python -m lewm_tts.decoder', description=main.__doc__)
@@ -489,6 +489,6 @@ def main(argv=None):
     corpus = ConcatDataset([Subset(c, range(hold, len(c))) for c in sets])
     train_vocoder(corpus, **a)
 
-# %% ../nbs/06_decoder.ipynb #c06-105
+# %% ../nbs/06_decoder.ipynb #c06-107
 #| eval: false
 if __name__ == '__main__': main()

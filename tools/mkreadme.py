@@ -108,9 +108,8 @@ def make_readme(root=ROOT):
     src = root/'nbs'/cfg.readme_nb
     if not src.exists(): raise SystemExit(f'{src} is missing: README.md is made from it')
     nb = filtered(strip_outputs(execute(src, cfg.tst_flags.split())))
-    for c in nb.cells:
-        if c.cell_type == 'markdown': c.source = relink(c.source, src.parent)
     text, res = MarkdownExporter().from_notebook_node(nb, resources={'output_files_dir': 'README_files', 'unique_key': 'README'})
+    text = relink(text, src.parent)  # in cells and in the tables that cells made
     text = re.sub(r'^```python\n\n?```\n', '', text, flags=re.M)
     text = re.sub(r'[ \t]+$', '', text, flags=re.M)
     text = re.sub(r'\n{3,}', '\n\n', text).strip() + '\n\n' + expected(src)[0] + '\n'
