@@ -93,7 +93,7 @@ class ResBlock(nn.Module):
         mask:Tensor=None,   # (b, 1, f), 1 where data is
     )->Tensor:              # (b, width, f)
         h = x
-        for norm,conv in zip(self.norms, self.convs):
+        for norm,conv in zip(self.norms, self.convs, strict=True):
             h = F.silu(norm(h))
             h = conv(h if mask is None else h*mask)
         return x + self.drop(h)
@@ -127,7 +127,7 @@ class TransposedUp(nn.Module):
     def forward(self, z:Tensor, mask:Tensor=None)->Tensor:
         x = self.inp(z).transpose(1, 2)
         m = torch.ones_like(x[:, :1]) if mask is None else mask[:, None].to(z.dtype)
-        for up,blk in zip(self.ups, self.up_blocks):
+        for up,blk in zip(self.ups, self.up_blocks, strict=True):
             x, m = up(x*m), m.repeat_interleave(2, 2)
             x = blk(x, m)
         x = self.narrow(x*m)
@@ -310,7 +310,7 @@ class _VocoderRun:
     def average(self, decay):
         "Move the EMA copy towards the model; early on it follows faster."
         decay = min(decay, (self.step+1)/(self.step+10))
-        for e,p in zip(self.ema.parameters(), self.voc.parameters()): e.lerp_(p.detach(), 1-decay)
+        for e,p in zip(self.ema.parameters(), self.voc.parameters(), strict=True): e.lerp_(p.detach(), 1-decay)
     def save(self, path):
         from safetensors.torch import save_file
         t = {f'{n}.{k}': p.detach().contiguous().clone() for n,m in (('voc',self.voc),('ema',self.ema)) for k,p in m.named_parameters()}

@@ -81,7 +81,7 @@ def phones_of(
     left = [w for w in words if w not in out]
     if left and (espeak_available() if espeak is None else espeak):
         [(_,ipa)] = fresh_processes(_espeak_ipa, [(left,)])
-        out |= {w:[p] for w,s in zip(left, ipa) if (p := _longest_match(re.sub('[ˈˌ _̃-]', '', s), _IPA, 'ː'))}
+        out |= {w:[p] for w,s in zip(left, ipa, strict=True) if (p := _longest_match(re.sub('[ˈˌ _̃-]', '', s), _IPA, 'ː'))}
     return out | {w:[p] for w in left if w not in out and (p := _longest_match(w, _LETTERS))}
 
 # %% ../nbs/09_evaluate.ipynb #c09-024
@@ -117,27 +117,30 @@ class Recogniser:
                 self._dec = ps.Decoder(ps.Config(hmm=str(Path(ps.get_model_path('en-us'))/'en-us'), dict=f'{d}/words.dict', lm=f'{d}/lm.arpa', lw=self.lw, loglevel='FATAL'))
         return self._dec
 
-    def prepare(self, wav, sr:int=24000)->np.ndarray:
-        "What the decoder hears: 16 kHz int16 with `pad_s` of quiet on both sides and the same dither for everyone."
-        import soxr
-        w = torch.as_tensor(wav).detach().float().cpu().numpy().squeeze()
-        if w.ndim!=1: raise UserError(f"the recogniser wants one channel (s,), got {w.shape}")
-        if not np.isfinite(w).all(): raise UserError("the sound holds NaN or infinite samples; nothing can be heard in it")
-        w = np.pad(soxr.resample(w, sr, 16000), int(self.pad_s*16000))
-        w = w + self.dither*np.random.default_rng(0).standard_normal(len(w))
-        return (np.clip(w, -1, 1)*32767).astype('<i2')
-
-    def hear(self,
-        wav,             # (s,) samples in [-1, 1], tensor or array
-        sr:int=24000,    # samples per second
-    )->str:              # the words, '' if none
-        "The most likely words."
-        x = self.prepare(wav, sr).tobytes()
-        dec = self.decoder; dec.reinit_feat()      # forget the previous sound
-        dec.start_utt(); dec.process_raw(x, False, True); dec.end_utt()
-        return dec.hyp().hypstr if dec.hyp() else ''
-
 # %% ../nbs/09_evaluate.ipynb #c09-025
+@patch
+def prepare(self:Recogniser, wav, sr:int=24000)->np.ndarray:
+    "What the decoder hears: 16 kHz int16 with `pad_s` of quiet on both sides and the same dither for everyone."
+    import soxr
+    w = torch.as_tensor(wav).detach().float().cpu().numpy().squeeze()
+    if w.ndim!=1: raise UserError(f"the recogniser wants one channel (s,), got {w.shape}")
+    if not np.isfinite(w).all(): raise UserError("the sound holds NaN or infinite samples; nothing can be heard in it")
+    w = np.pad(soxr.resample(w, sr, 16000), int(self.pad_s*16000))
+    w = w + self.dither*np.random.default_rng(0).standard_normal(len(w))
+    return (np.clip(w, -1, 1)*32767).astype('<i2')
+
+@patch
+def hear(self:Recogniser,
+    wav,             # (s,) samples in [-1, 1], tensor or array
+    sr:int=24000,    # samples per second
+)->str:              # the words, '' if none
+    "The most likely words."
+    x = self.prepare(wav, sr).tobytes()
+    dec = self.decoder; dec.reinit_feat()      # forget the previous sound
+    dec.start_utt(); dec.process_raw(x, False, True); dec.end_utt()
+    return dec.hyp().hypstr if dec.hyp() else ''
+
+# %% ../nbs/09_evaluate.ipynb #c09-026
 @patch
 def hear_all(self:Recogniser, wavs, workers:int=1, sr:int=24000)->list:
     "`hear` for many sounds, in `workers` processes; the answers do not depend on how many."
@@ -149,7 +152,7 @@ def hear_all(self:Recogniser, wavs, workers:int=1, sr:int=24000)->list:
 def _start_hearing(rec, sr): global _ears; _ears = rec,sr
 def _hear_one(wav): return _ears[0].hear(wav, _ears[1])
 
-# %% ../nbs/09_evaluate.ipynb #c09-035
+# %% ../nbs/09_evaluate.ipynb #c09-036
 class Wer(NamedTuple):
     "Word errors of a set of utterances."
     wer:float            # (substitutions + deletions + insertions) / words
@@ -166,11 +169,11 @@ def word_errors(
     refs,hyps = list(refs),list(hyps)
     if len(refs)!=len(hyps) or not refs: raise UserError(f"{len(refs)} references against {len(hyps)} hypotheses; give the same number, at least one")
     r,h = [words_of(t) for t in refs],[words_of(t) for t in hyps]
-    empty = next((t for t,w in zip(refs, r) if not w), None)
+    empty = next((t for t,w in zip(refs, r, strict=True) if not w), None)
     if empty is not None: raise UserError(f"the reference {empty!r} has no word to count; leave it out")
     out = _need('jiwer').process_words([' '.join(x) for x in r], [' '.join(x) for x in h])
     count = lambda al,kind: sum(max(c.ref_end_idx-c.ref_start_idx, c.hyp_end_idx-c.hyp_start_idx) for c in al if c.type==kind)
-    return np.array([[*(count(al, k) for k in ('substitute','delete','insert')), len(x)] for al,x in zip(out.alignments, r)])
+    return np.array([[*(count(al, k) for k in ('substitute','delete','insert')), len(x)] for al,x in zip(out.alignments, r, strict=True)])
 
 def wer(refs, hyps)->Wer:
     "Word error rate of a set: all errors over all words, not the mean of the rates."
@@ -178,7 +181,7 @@ def wer(refs, hyps)->Wer:
     s,d,i,n = e.sum(0).tolist()
     return Wer((s+d+i)/n, s, d, i, n, len(e))
 
-# %% ../nbs/09_evaluate.ipynb #c09-038
+# %% ../nbs/09_evaluate.ipynb #c09-039
 _COLOUR = {'equal':'', 'substitute':'background:#ffe08a', 'delete':'background:#f7b2ad;text-decoration:line-through', 'insert':'background:#a9d6f5'}
 def alignment_html(ref:str, hyp:str)->str:
     "Reference above hypothesis, word by word: substituted yellow, deleted red, inserted blue."
@@ -190,7 +193,7 @@ def alignment_html(ref:str, hyp:str)->str:
     row = lambda k: '<tr>'+''.join(f'<td style="padding:2px 6px;{_COLOUR[c[0]]}">{html.escape(c[k]) or "&nbsp;"}</td>' for c in cells)+'</tr>'
     return f'<table style="border-collapse:collapse"><tbody>{row(1)}{row(2)}</tbody></table>'
 
-# %% ../nbs/09_evaluate.ipynb #c09-046
+# %% ../nbs/09_evaluate.ipynb #c09-047
 def _resample(stat, rows, n, seed):
     "95 % interval of `stat(rows)` when the utterances are drawn again with replacement (Efron 1979)."
     rows = np.asarray(rows, dtype=float)
@@ -205,7 +208,7 @@ def bootstrap_ci(
     "Interval of the WER over utterances: words of one utterance fail together, so utterances are the unit."
     return _resample(lambda e: e[:,:3].sum()/e[:,3].sum(), word_errors(refs, hyps), n, seed)
 
-# %% ../nbs/09_evaluate.ipynb #c09-047
+# %% ../nbs/09_evaluate.ipynb #c09-048
 class Difference(NamedTuple):
     "A difference of two WERs on the same sentences."
     value:float; low:float; high:float
@@ -217,7 +220,7 @@ def wer_difference(refs, hyps_a, hyps_b, n:int=1000, seed:int=0)->Difference:
     stat = lambda r: (r[:,0].sum()-r[:,1].sum())/r[:,2].sum()
     return Difference(stat(rows), *_resample(stat, rows, n, seed))
 
-# %% ../nbs/09_evaluate.ipynb #c09-055
+# %% ../nbs/09_evaluate.ipynb #c09-056
 def cepstra(
     mel,            # (f, m) natural log-mel
     n:int=13,       # coefficients after the 0th
@@ -229,7 +232,7 @@ def cepstra(
     k = np.arange(1, n+1)[:,None]*(np.arange(x.shape[1])+.5)*np.pi/x.shape[1]
     return 2/x.shape[1] * x @ np.cos(k).T
 
-# %% ../nbs/09_evaluate.ipynb #c09-056
+# %% ../nbs/09_evaluate.ipynb #c09-057
 def dtw_path(
     cost:np.ndarray,   # (a, b) cost of matching frame i with frame j
 )->np.ndarray:         # (steps, 2) indices from (0, 0) to (a-1, b-1)
@@ -248,7 +251,7 @@ def dtw_path(
         i,j = min(((i-1,j-1), (i-1,j), (i,j-1)), key=lambda p: acc[p])
     return np.array(path[::-1])
 
-# %% ../nbs/09_evaluate.ipynb #c09-057
+# %% ../nbs/09_evaluate.ipynb #c09-058
 class Mcd(NamedTuple):
     "Distance of two mels after the best time warp."
     db:float        # mel-cepstral distortion, dB
@@ -261,7 +264,7 @@ def mcd_dtw(mel_a, mel_b)->Mcd:
     p = dtw_path(cost)
     return Mcd(float(cost[p[:,0], p[:,1]].mean()), len(p)/max(len(a), len(b)))
 
-# %% ../nbs/09_evaluate.ipynb #c09-069
+# %% ../nbs/09_evaluate.ipynb #c09-070
 def loudness(
     mel,            # (f, m) natural log-mel
 )->np.ndarray:      # (f,) dB
@@ -274,7 +277,7 @@ def silence_share(mel, db:float=40.)->float:
     e = loudness(mel)
     return float((e<e.max()-db).mean())
 
-# %% ../nbs/09_evaluate.ipynb #c09-070
+# %% ../nbs/09_evaluate.ipynb #c09-071
 def envelope_correlation(mel_a, mel_b, db:float=50.)->float:
     "Correlation of two loudness curves, b stretched to the length of a; quieter than peak - `db` counts as that."
     a,b = (np.maximum(e, e.max()-db) for e in (loudness(mel_a), loudness(mel_b)))
@@ -289,7 +292,7 @@ def end_rate(ended)->float:
     "Share of utterances that ended before the cap."
     return float(np.mean([bool(e) for e in ended]))
 
-# %% ../nbs/09_evaluate.ipynb #c09-075
+# %% ../nbs/09_evaluate.ipynb #c09-076
 @dataclass
 class Row:
     "One measured figure and what it should be."
@@ -310,11 +313,11 @@ class Row:
 
     def cells(self)->list:
         f = 100 if self.unit=='%' else 1
-        num = lambda v: f'{f*v:.1f}' if self.unit in ('%','dB') else f'{v:.3f}'.rstrip('0').rstrip('.')
+        num = lambda v: f'{f*v:.1f}' if self.unit in ('%','dB') else f'{v:.2f}'
         rng = lambda r: '' if r is None else f'<= {num(r[1])}' if r[0] is None else f'>= {num(r[0])}' if r[1] is None else f'{num(r[0])} .. {num(r[1])}'
         return [self.name, f'{num(self.value)} {self.unit}'.strip(), f'{num(self.ci[0])} .. {num(self.ci[1])}' if self.ci else '', rng(self.healthy), self.verdict]
 
-# %% ../nbs/09_evaluate.ipynb #c09-076
+# %% ../nbs/09_evaluate.ipynb #c09-077
 @dataclass
 class Report:
     "A table of figures with their intervals, what is asked, and the verdicts; and each utterance behind it."
@@ -334,7 +337,7 @@ class Report:
     def _table(self)->list: return [['', 'value', '95 % interval', 'asked', 'verdict']] + [r.cells() for r in self.rows]
     def __str__(self):
         t = self._table(); w = [max(len(r[i]) for r in t) for i in range(5)]
-        lines = ['  '.join(c.ljust(n) if i in (0,4) else c.rjust(n) for i,(c,n) in enumerate(zip(r, w))).rstrip() for r in t]
+        lines = ['  '.join(c.ljust(n) if i in (0,4) else c.rjust(n) for i,(c,n) in enumerate(zip(r, w, strict=True))).rstrip() for r in t]
         return '\n'.join([self.title, *lines, *self.notes])
     def _repr_html_(self):
         t = [[html.escape(c) for c in r] for r in self._table()]
@@ -350,7 +353,7 @@ class Report:
         with atomic_path(path) as p: p.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False))
         return Path(path)
 
-# %% ../nbs/09_evaluate.ipynb #c09-079
+# %% ../nbs/09_evaluate.ipynb #c09-080
 def evaluate_voice(
     speak,              # text -> object with .wav (s,), .mel (f, m), .ended (bool), all at 24 kHz / hop 256
     sentences,          # list of texts the voice never saw
@@ -380,11 +383,11 @@ def evaluate_voice(
     _error_rows(r, word_errors(use, h_free), h_free)
     _signal_rows(r, said, [m for _,m in ref])
     r.utterances = [dict(text=s, heard=f, heard_vocoded=v, heard_reference=e, ended=bool(a.ended), frames=len(a.mel), reference_frames=len(m))
-                    for s,f,v,e,a,(_,m) in zip(use, h_free, h_voc, h_ref, said, ref)]
+                    for s,f,v,e,a,(_,m) in zip(use, h_free, h_voc, h_ref, said, ref, strict=True)]
     if rec.excluded: r.notes.append(f"left out, no pronunciation known ({', '.join(rec.unknown[:8])}): {len(sentences)-n} sentences")
     return r
 
-# %% ../nbs/09_evaluate.ipynb #c09-080
+# %% ../nbs/09_evaluate.ipynb #c09-081
 def _error_rows(r, e, heard):
     "Skips, repeats and empty hypotheses: rows 17 and 18 of the collapse diagnostics."
     share = lambda k: lambda x: x[:,k].sum()/x[:,3].sum()
@@ -394,13 +397,13 @@ def _error_rows(r, e, heard):
 
 def _signal_rows(r, said, ref_mels):
     "Distance and timing: rows 13 to 16."
-    mcd = np.array([mcd_dtw(a.mel, m) for a,m in zip(said, ref_mels)])
-    ratio = np.array([duration_ratio(a.mel, m) for a,m in zip(said, ref_mels)])
+    mcd = np.array([mcd_dtw(a.mel, m) for a,m in zip(said, ref_mels, strict=True)])
+    ratio = np.array([duration_ratio(a.mel, m) for a,m in zip(said, ref_mels, strict=True)])
     add = lambda name,stat,x,unit='',*rng: r.add(name, stat(np.asarray(x, float)), unit, _resample(stat, x, 1000, 0), *rng)
     add('MCD-DTW median', np.median, mcd[:,0], 'dB', (None,3.5), (None,6.))
     add('DTW path ratio median', np.median, mcd[:,1], '', (None,1.25), (None,1.5))
     add('duration ratio median', np.median, ratio, '', (.9,1.1), (.75,1.3))
     add('duration ratio within .85-1.15', np.mean, (ratio>=.85)&(ratio<=1.15), '%', (.95,None), (.9,None))
     add('ends before the cap', np.mean, [bool(a.ended) for a in said], '%', (.99,None), (.95,None))
-    add('envelope correlation median', np.median, [envelope_correlation(m, a.mel) for a,m in zip(said, ref_mels)], '', (.88,None), (.8,None))
-    add('silence above reference', np.mean, [silence_share(a.mel)-silence_share(m) for a,m in zip(said, ref_mels)], '%', (None,.03), (None,.15))
+    add('envelope correlation median', np.median, [envelope_correlation(m, a.mel) for a,m in zip(said, ref_mels, strict=True)], '', (.88,None), (.8,None))
+    add('silence above reference', np.mean, [silence_share(a.mel)-silence_share(m) for a,m in zip(said, ref_mels, strict=True)], '%', (None,.03), (None,.15))

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Callable
 import numpy as np
 import torch
-from torch import Tensor
 from fastcore.basics import patch
 from .core import Config, UserError, atomic_path, cache_dir, make_config, png_bytes, recordings_dir, set_seed
 from .data import Corpus, build_corpus, bucketed_batches, clauses, collate, generator_sentences
 from .model import LeWMTTS, save_model
 from .predictor import pointer
 
-# %% ../nbs/08_training.ipynb #c08-013
+# %% ../nbs/08_training.ipynb #c08-012
 def mel_stats(
     corpus,          # `data.Corpus`
     n:int=300,       # utterances to look at, evenly spread
@@ -30,7 +29,7 @@ def mel_stats(
     x = torch.cat([corpus[int(i)].mel for i in np.linspace(0, len(corpus)-1, min(n, len(corpus)))])
     return x.mean(0),x.std(0).clamp(min=.1)
 
-# %% ../nbs/08_training.ipynb #c08-023
+# %% ../nbs/08_training.ipynb #c08-021
 def lr_at(
     step:int,            # from 0
     steps:int,           # of the whole training
@@ -43,7 +42,7 @@ def lr_at(
     x = (step-warmup)/max(1, steps-warmup)
     return peak*(floor + (1-floor)*.5*(1+math.cos(math.pi*min(1., x))))
 
-# %% ../nbs/08_training.ipynb #c08-031
+# %% ../nbs/08_training.ipynb #c08-028
 class Average:
     "Exponential moving average of weights and buffers; the decay warms up as (1+n)/(10+n)."
     def __init__(self,
@@ -62,7 +61,7 @@ class Average:
             if v.is_floating_point(): self.state[k].lerp_(v, w)
             else: self.state[k].copy_(v)
 
-# %% ../nbs/08_training.ipynb #c08-039
+# %% ../nbs/08_training.ipynb #c08-035
 def batch_at(
     corpus,          # indexable, with `lengths`
     cfg:Config,
@@ -78,7 +77,7 @@ def batch_at(
     index = cache['order'][step%per]
     return collate([corpus[i] for i in index[rank::ranks] or index[:1]], cfg.downsample)
 
-# %% ../nbs/08_training.ipynb #c08-044
+# %% ../nbs/08_training.ipynb #c08-040
 def phase(
     cfg:Config,
     step:int,        # from 0
@@ -88,7 +87,7 @@ def phase(
     free = x>=cfg.freeze_at and step%2==0
     return dict(progress=x, rollout=free, ss=not free and x>=cfg.ss_start and cfg.ss_prob>0 and step%2==1)
 
-# %% ../nbs/08_training.ipynb #c08-053
+# %% ../nbs/08_training.ipynb #c08-047
 class Run:
     "Everything a checkpoint holds: model, optimiser, average and step."
     def __init__(self,
@@ -107,7 +106,7 @@ class Run:
     @property
     def raw(self)->LeWMTTS: return self.acc.unwrap_model(self.model)
 
-# %% ../nbs/08_training.ipynb #c08-055
+# %% ../nbs/08_training.ipynb #c08-049
 def train_step(
     run:Run,
     batch,           # `data.Batch`; this rank's share of it
@@ -119,7 +118,9 @@ def train_step(
     run.model.train()
     try:
         with run.acc.autocast(): loss,parts = run.raw.losses(batch.to(run.acc.device), **phase(cfg, s))
-    except ValueError as e: raise diverged(run, e) if 'NaN' in str(e) else e
+    except ValueError as e:
+        if 'NaN' not in str(e): raise
+        raise diverged(run, e) from e
     run.acc.backward(loss); share_gradients(run)
     norm = run.acc.clip_grad_norm_(run.model.parameters(), cfg.clip)
     run.bad = 0 if torch.isfinite(norm) else run.bad+1
@@ -129,6 +130,7 @@ def train_step(
     run.avg.update(run.raw); run.step += 1
     return dict(loss=float(loss.detach()), norm=float(norm), **{k:float(v) for k,v in parts.items()})
 
+# %% ../nbs/08_training.ipynb #c08-050
 def diverged(run:Run, why)->UserError:
     "The error to raise when there is nothing left to train."
     return UserError(f"training broke down at step {run.step} ({why}); lower lr ({run.cfg.lr:g}) or look for broken sound; the last checkpoint holds the weights from before")
@@ -140,7 +142,7 @@ def share_gradients(run:Run)->None:
         g = p.grad if p.grad is not None else torch.zeros_like(p)
         if p.requires_grad: p.grad = run.acc.reduce(g, 'mean')
 
-# %% ../nbs/08_training.ipynb #c08-062
+# %% ../nbs/08_training.ipynb #c08-057
 @patch
 def save(self:Run, path)->None:
     "One file, by temp file and rename."
@@ -168,7 +170,7 @@ def check_config(self:Run, path, text:str=None)->None:
     diff = [f'{k} was {v!r}, now {now[k]!r}' for k,v in old.items() if k in now and v!=now[k]]
     if diff: raise UserError(f"{path} was trained with another config: {', '.join(diff[:4])}; use the same settings, or another output folder")
 
-# %% ../nbs/08_training.ipynb #c08-073
+# %% ../nbs/08_training.ipynb #c08-067
 class Log:
     "A CSV of the losses that a resumed run continues without a gap or a repeat."
     names = 'step loss norm pred std sig kl recon mel spec dur stop guide'.split()
@@ -191,7 +193,7 @@ class Log:
         with atomic_path(self.path) as p, open(p, 'w', newline='') as f:
             w = csv.DictWriter(f, self.names, extrasaction='ignore'); w.writeheader(); w.writerows(self.old+self.rows)
 
-# %% ../nbs/08_training.ipynb #c08-076
+# %% ../nbs/08_training.ipynb #c08-070
 def free_run_score(
     corpus,            # held out
     n:int=32,          # utterances, evenly spread
@@ -213,7 +215,7 @@ def free_run_score(
                     variance=float(z[m].var(0).sum()/lat.z[m].var(0).sum()), duration_off=float((dur-1).abs().mean()))
     return score
 
-# %% ../nbs/08_training.ipynb #c08-077
+# %% ../nbs/08_training.ipynb #c08-071
 def averaged(run:Run)->LeWMTTS:
     "A copy of the model with the averaged weights, in eval mode on the CPU."
     m = LeWMTTS(run.cfg); m.load_state_dict({k:v.cpu() for k,v in run.avg.state.items()})
@@ -233,7 +235,7 @@ def keep_best(
     with atomic_path(f) as p, open(p, 'w', newline='') as h:
         w = csv.DictWriter(h, ['step', *row]); w.writeheader(); w.writerows([*old, dict(step=run.step, **row)])
 
-# %% ../nbs/08_training.ipynb #c08-080
+# %% ../nbs/08_training.ipynb #c08-074
 class CtrlC:
     "Inside `with`, the first Ctrl-C only sets `asked`; the second interrupts at once."
     def __enter__(self):
@@ -249,7 +251,7 @@ class CtrlC:
     def __exit__(self, *_):
         if self.old is not None: signal.signal(signal.SIGINT, self.old)
 
-# %% ../nbs/08_training.ipynb #c08-082
+# %% ../nbs/08_training.ipynb #c08-076
 def train(
     cfg:Config,
     corpus,                       # `data.Corpus`
@@ -276,6 +278,7 @@ def train(
             if bell.asked: raise KeyboardInterrupt
     return finish(run, out)
 
+# %% ../nbs/08_training.ipynb #c08-077
 def checkpoint(run:Run, log:Log, out:Path)->None:
     "Log first, then weights: a kill in between costs nothing."
     if run.acc.is_main_process: log.flush(); run.save(out/'last.pt')
@@ -286,7 +289,7 @@ def finish(run:Run, out:Path)->LeWMTTS:
     if run.acc.is_main_process: save_model(m, out)
     return m
 
-# %% ../nbs/08_training.ipynb #c08-084
+# %% ../nbs/08_training.ipynb #c08-079
 def begin(
     cfg:Config, corpus,
     out:Path,
@@ -309,7 +312,7 @@ def begin(
         log.flush()
     return run,log
 
-# %% ../nbs/08_training.ipynb #c08-093
+# %% ../nbs/08_training.ipynb #c08-087
 class LivePlot:
     "Loss curves that redraw themselves: show `.view`, then `train(..., on_step=live)`."
     def __init__(self,
@@ -334,7 +337,7 @@ class LivePlot:
         ax.set(xlabel='step', ylabel='loss'); ax.grid(alpha=.3); ax.legend()
         self.view.value,self.t = png_bytes(fig),time.monotonic()
 
-# %% ../nbs/08_training.ipynb #c08-107
+# %% ../nbs/08_training.ipynb #c08-101
 HELD_OUT = ('LJ048', 'LJ049')   # chapters whose text no voice of ours is trained on
 
 def word_salad(
@@ -349,6 +352,7 @@ def word_salad(
     for k in r.integers(2, 6, n): out.append(' '.join(words[j] for j in order[i:i+k])); i += k
     return out
 
+# %% ../nbs/08_training.ipynb #c08-102
 def short_phrases(
     texts:list,     # sentences to cut from
     n:int,          # phrases, all different
@@ -364,7 +368,7 @@ def short_phrases(
         if sum(c.isalpha() for c in p)>1: out[p + r.choice(['', '.', '?', ','])] = None
     raise UserError(f"{len(texts)} sentences hold only {len(out)} short phrases, {n} were asked for; give more text")
 
-# %% ../nbs/08_training.ipynb #c08-110
+# %% ../nbs/08_training.ipynb #c08-105
 def voice_texts(
     csv=None,       # LJSpeech table for open text; None: the one in `recordings_dir`, if any
     words=None,     # word list; None: data/words.txt of this repository
@@ -389,7 +393,7 @@ def voice_texts(
 
 def _repository()->Path: return Path(__file__).resolve().parent.parent if '__file__' in globals() else Path('..').resolve()
 
-# %% ../nbs/08_training.ipynb #c08-114
+# %% ../nbs/08_training.ipynb #c08-109
 def voice_corpus(
     folder=None,         # None: in the cache
     workers:int=2,       # processes that speak at a time
@@ -401,7 +405,7 @@ def voice_corpus(
     folder = Path(folder) if folder else cache_dir()/('voice' if small==1 else f'voice-{small:g}')
     return Corpus([build_corpus(x, folder/name, workers=workers, keep_wav=keep, progress=progress) for name,(x,keep) in voice_texts(**kw).items()])
 
-# %% ../nbs/08_training.ipynb #c08-115
+# %% ../nbs/08_training.ipynb #c08-110
 def train_voice(
     out,                     # folder of the finished voice; `out/work` holds checkpoints, so a second call goes on
     steps:int=None,          # of the model; None: the preset's

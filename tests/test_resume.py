@@ -21,7 +21,7 @@ def data(tmp_path_factory):
     g = torch.Generator().manual_seed(0)
     spectrum, ids = torch.randn(259, 100, generator=g)*2-5, [torch.tensor(text_to_ids(t)) for t in TEXTS]
     mels = [spectrum[i].repeat_interleave(4, 0) for i in ids]
-    sizes = torch.tensor([[len(m), 0, len(i), 256*len(m)] for m, i in zip(mels, ids)])
+    sizes = torch.tensor([[len(m), 0, len(i), 256*len(m)] for m, i in zip(mels, ids, strict=True)])
     save_file(dict(mel=torch.cat(mels).half(), wav=torch.zeros(0, dtype=torch.int16), dur=torch.cat([torch.full((len(i),), 4.) for i in ids]),
                    ids=torch.cat(ids).to(torch.int16), sizes=sizes), out/'shard-0000.safetensors')
     (out/'manifest.json').write_text(json.dumps(dict(shards=[dict(file='shard-0000.safetensors', n=len(ids))], speaker=0)))
