@@ -91,7 +91,7 @@ class Config(_Losses):
     ss_start:float=0.3      # fraction of the steps where scheduled sampling starts
     freeze_at:float=0.8     # fraction of the steps after which the encoder is frozen and real rollouts begin; 1 = never
     # optimisation
-    steps:int=8000          # optimiser steps
+    steps:int=4800          # optimiser steps
     batch:int=32            # utterances per step
     lr:float=2e-3           # peak learning rate
     warmup:int=100          # steps

@@ -507,6 +507,8 @@ class Corpus:
     @property
     def texts(self)->list[str]: return [ids_to_text(d['ids'][e-n:e]) for k,j in self._where.tolist() for d in [self._shard(k)] for e,n in [(d['ends'][j,2],d['sizes'][j,2])]]
 
+    def has_wav(self, i:int)->bool: return bool(self._size[i,1])   # was the sound kept?
+
     def select(self, index)->'Corpus':
         "A part of the corpus that shares its storage."
         c = Corpus.__new__(Corpus); c.__dict__.update(self.__dict__); index = np.asarray(index, dtype=int)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['HELD_OUT', 'mel_stats', 'lr_at', 'Average', 'batch_at', 'phase', 'Run', 'train_step', 'diverged', 'share_gradients',
            'Log', 'free_run_score', 'averaged', 'keep_best', 'CtrlC', 'train', 'checkpoint', 'finish', 'begin',
-           'LivePlot', 'word_salad', 'short_phrases', 'voice_texts', 'voice_corpus', 'train_voice']
+           'LivePlot', 'word_salad', 'short_phrases', 'voice_texts', 'voice_corpus', 'latent_reference', 'train_voice',
+           'voice_vocoder', 'write_voice']
 
 # %% ../nbs/08_training.ipynb #c08-004
 import csv, json, math, signal, time
@@ -406,10 +407,26 @@ def voice_corpus(
     return Corpus([build_corpus(x, folder/name, workers=workers, keep_wav=keep, progress=progress) for name,(x,keep) in voice_texts(**kw).items()])
 
 # %% ../nbs/08_training.ipynb #c08-110
+def latent_reference(
+    model,               # trained `LeWMTTS`
+    corpus,              # utterances it was not trained on
+    n:int=64,
+)->dict:                 # meter -> [5th, 95th percentile] over utterances
+    "What the latents of real speech look like, one utterance at a time: the yardstick of the collapse report."
+    from lewm_tts.sigreg import collapse_report
+    rows = []
+    for i in np.linspace(0, len(corpus)-1, min(n, len(corpus))):
+        b = collate([corpus[int(i)]], model.cfg.downsample)
+        with torch.no_grad(): z = model.encode(b.mel, b.mel_mask).z[0]
+        if len(z)>=16: rows.append(collapse_report(z))
+    return {k:[round(float(np.percentile([r[k] for r in rows], q)), 3) for q in (5, 95)]
+            for k in ('variance_ratio', 'norm', 'motion', 'effective_rank')} if rows else {}
+
+# %% ../nbs/08_training.ipynb #c08-111
 def train_voice(
     out,                     # folder of the finished voice; `out/work` holds checkpoints, so a second call goes on
     steps:int=None,          # of the model; None: the preset's
-    vocoder_steps:int=None,  # None: 8000
+    vocoder_steps:int=6000,
     seed:int=0,
     workers:int=2,           # processes that speak at a time
     folder=None,             # of the corpus; None: in the cache
@@ -418,18 +435,30 @@ def train_voice(
     csv=None, words=None,    # see `voice_texts`
     **overrides,             # of the config
 )->Path:
-    "The shipped voice from nothing: corpus, model, vocoder."
-    from lewm_tts.decoder import load_small_vocoder, save_vocoder, train_vocoder
-    out,corpus = Path(out),voice_corpus(folder, workers, progress, small=small, csv=csv, words=words)
+    "The shipped voice from nothing: corpus, model, vocoder, card."
+    out,t0 = Path(out),time.time()
+    corpus = voice_corpus(folder, workers, progress, small=small, csv=csv, words=words)
     cfg = make_config('tiny', seed=seed, **({'steps':steps} if steps else {}), **overrides)
     tr,va = corpus.split(min(200, max(1, len(corpus)//10)), seed=0)
     model = train(cfg, tr, out/'work', validate=free_run_score(va), progress=progress)
-    heard = tr.select([i for i in range(len(tr)) if tr._size[i,1]>0])
-    train_vocoder(heard, out/'work'/'vocoder', **({'steps':vocoder_steps} if vocoder_steps else {}), seed=seed, progress=progress)
-    save_model(model, out, half=True)
-    save_vocoder(load_small_vocoder(out/'work'/'vocoder'), out)
+    voc = voice_vocoder(tr, out/'work'/'vocoder', vocoder_steps, seed, progress)
+    card = dict(preset=cfg.preset, parameters=sum(p.numel() for p in model.parameters()), vocoder_parameters=sum(p.numel() for p in voc.parameters()),
+                steps=cfg.steps, vocoder_steps=vocoder_steps, seed=seed, hours=round(corpus.hours, 2), utterances=len(corpus),
+                last_call_s=round(time.time()-t0), torch=torch.__version__, reference=latent_reference(model, va))
+    return write_voice(out, model, card)
+
+def voice_vocoder(corpus, out, steps:int, seed:int=0, progress:bool=True):
+    "The small vocoder, on every utterance whose sound was kept."
+    from lewm_tts.decoder import train_vocoder
+    heard = corpus.select([i for i in range(len(corpus)) if corpus.has_wav(i)])
+    return train_vocoder(heard, out, steps, frames=40, batch=8, lr=8e-4, seed=seed, progress=progress)
+
+def write_voice(out:Path, model:LeWMTTS, card:dict)->Path:
+    "The files of a finished voice, from `model` and `out/work`; weights in half precision."
+    from lewm_tts.decoder import load_small_vocoder, save_vocoder
+    save_model(model, out, half=True); save_vocoder(load_small_vocoder(out/'work'/'vocoder'), out)
+    with atomic_path(out/'card.json') as p: p.write_text(json.dumps(card, indent=1)+'\n')
     log = out/'work'/'validation.csv'
-    with atomic_path(out/'card.json') as p: p.write_text(json.dumps(dict(preset=cfg.preset, steps=cfg.steps, seed=seed, hours=round(corpus.hours, 2), utterances=len(corpus)), indent=1))
     if log.exists():
         with atomic_path(out/'validation.csv') as p: p.write_text(log.read_text())
     return out
