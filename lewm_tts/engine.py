@@ -291,8 +291,11 @@ def cmd_train_voice(a)->None:
 
 def cmd_report(a)->None:
     "Measure a voice on sentences it never saw."
+    from tqdm import tqdm
     from lewm_tts.rollout import voice_report
-    r = voice_report(Voice.load(a.voice, a.vocoder), n=a.n, workers=a.workers)
+    if a.n<1: raise UserError(f"-n {a.n}: at least one sentence of each kind is needed")
+    with tqdm(disable=None, unit='sentence') as bar:
+        r = voice_report(Voice.load(a.voice, a.vocoder), n=a.n, workers=a.workers, progress=lambda i,n: bar.update())
     print(r)
     if a.json: r.save(a.json)
 

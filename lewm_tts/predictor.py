@@ -132,8 +132,8 @@ class PredictorLayer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
 # %% ../nbs/05_predictor.ipynb #c05-040
-@patch
-def forward(self:PredictorLayer,
+@patch(nm='forward')
+def forward_predictor_layer(self:PredictorLayer,
     x:Tensor,         # (b, t, width) new steps
     past:tuple,       # (k, v) of earlier steps, each (b, heads, t0, width/heads), t0 may be 0
     start:int,        # absolute index of the first new step
@@ -242,7 +242,7 @@ def run(self:JEPAPredictor,
         x = self.look(x, pos, cache)
     else: x = x + positions(x.shape[1], self.width, cache.t, x.device)
     past,attn = [],[]
-    for layer,p,text in zip(self.layers, cache.past, cache.text):
+    for layer,p,text in zip(self.layers, cache.past, cache.text, strict=True):
         x,kv,a = layer(x, p, cache.t, self.window, text, cache.mask, pos, cache.cond)
         past.append(kv); attn.append(a[:,:2].mean(1))
     x = self.norm(x, cache.cond)
@@ -250,8 +250,8 @@ def run(self:JEPAPredictor,
     return pred,cache._replace(past=tuple(past), t=cache.t+history.shape[1])
 
 # %% ../nbs/05_predictor.ipynb #c05-050
-@patch
-def forward(self:JEPAPredictor,
+@patch(nm='forward')
+def forward_predictor(self:JEPAPredictor,
     history:Tensor,       # (b, t, d), see `shift`
     memory:Tensor,        # (b, n, h)
     mask:Tensor=None,     # (b, n)
@@ -381,8 +381,8 @@ def diagonal_prior(mask:Tensor, text_mask:Tensor, width:float=.1)->Tensor:
     return -(i-j)**2/(2*width**2)
 
 # %% ../nbs/05_predictor.ipynb #c05-104
-@patch
-def forward(self:Aligner,
+@patch(nm='forward')
+def forward_aligner(self:Aligner,
     ids:Tensor,        # (b, n)
     text_mask:Tensor,  # (b, n)
     mel:Tensor,        # (b, f, m) standardised
