@@ -173,7 +173,7 @@ def show_mel(
     title:str='',  # above the picture
     cfg:Config=Config(), # for the length of a frame
 ):
-    "Draw a log-mel with time in seconds upwards in frequency; returns the axes."
+    "Draw a log-mel: time in seconds to the right, frequency upwards; returns the axes."
     import matplotlib.pyplot as plt
     m = torch.as_tensor(mel).detach().float().cpu().numpy()
     if m.ndim!=2: raise ValueError(f"show_mel wants (f, m), got shape {m.shape}")

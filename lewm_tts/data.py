@@ -53,7 +53,9 @@ def text_to_ids(
     except UnicodeEncodeError as e: raise UserError(f"the text holds half a character at position {e.start}; save it as UTF-8 and try again") from e
     return [BOS, *(x+3 for x in b), EOS]
 
-def ids_to_text(ids)->str:
+def ids_to_text(
+    ids,         # ints, or a tensor (n,)
+)->str:
     "The way back; marks are skipped, broken bytes become the replacement sign."
     return bytes(int(i)-3 for i in ids if int(i)>2).decode('utf-8', 'replace')
 
@@ -141,8 +143,8 @@ _WORDBANK = dict(
     place='kitchen market village harbor station library garage forest river school church castle office hotel hospital theater '
         'bridge field cellar museum'.split(),
     prep='in near behind beside outside'.split(),
-    time='yesterday today again|this morning|last week|last night|before dinner|after lunch|on monday|on friday|in the evening|at noon|'
-        'two days ago|every summer|in april|in winter|once more|before the storm|after the war'.replace('yesterday today again', 'yesterday|today|again').split('|'),
+    time='yesterday|today|again|this morning|last week|last night|before dinner|after lunch|on monday|on friday|in the evening|at noon|'
+        'two days ago|every summer|in april|in winter|once more|before the storm|after the war'.split('|'),
     adv='slowly quickly quietly gladly often never always finally suddenly almost really carefully'.split(),
     number='two three four five six seven eight nine ten eleven twelve twenty thirty fifty'.split(),
 )
@@ -164,7 +166,7 @@ def _held_out(*key)->bool: return hashlib.sha256(' '.join(key).encode()).digest(
 # %% ../nbs/02_data.ipynb #c02-033
 def generator_sentences(
     n:int,               # how many, all different
-    seed:int=0,
+    seed:int=0,          # another seed, other sentences
     split:str='train',   # 'test': only (subject, verb, object) combinations that 'train' never shows
 )->list[str]:            # normalised sentences of 4 to 14 words
     "Everyday English from a small grammar."
@@ -517,7 +519,7 @@ class Corpus:
 
     def split(self,
         n=.1,        # held-out share (below 1) or number of utterances
-        seed:int=0,
+        seed:int=0,  # decides who is held out
     )->tuple:        # (train, valid)
         "Random disjoint parts."
         n = round(n*len(self)) if n<1 else int(n)
@@ -569,7 +571,7 @@ def collate(
 def bucketed_batches(
     lengths,         # mel frames per utterance
     batch:int=32,    # utterances per batch
-    seed:int=0,
+    seed:int=0,      # of every shuffle
     epoch:int=0,     # another epoch, another order
     pool:int=50,     # batches that are sorted together: larger pads less, shuffles less
 )->list:             # lists of indices, each utterance once

@@ -76,13 +76,22 @@ class SelfAttention(nn.Module):
 # %% ../nbs/04_encoder.ipynb #c04-023
 class TransformerLayer(nn.Module):
     "Pre-norm self-attention and feed-forward."
-    def __init__(self, width:int, heads:int, dropout:float=0., ff_mult:int=3):
+    def __init__(self,
+        width:int,           # channels in and out
+        heads:int,           # attention heads, divides width
+        dropout:float=0.,
+        ff_mult:int=3,       # feed-forward width / width
+    ):
         super().__init__()
         self.n1,self.n2 = nn.LayerNorm(width),nn.LayerNorm(width)
         self.attn,self.drop = SelfAttention(width, heads),nn.Dropout(dropout)
         self.ff = nn.Sequential(nn.Linear(width, ff_mult*width), nn.GELU(), nn.Dropout(dropout), nn.Linear(ff_mult*width, width))
 
-    def forward(self, x:Tensor, allowed:Tensor=None, causal:bool=False)->Tensor:
+    def forward(self,
+        x:Tensor,            # (b, t, width)
+        allowed:Tensor=None, # broadcastable to (b, heads, t, t), True where i may look at j
+        causal:bool=False,   # look back only
+    )->Tensor:               # (b, t, width)
         x = x + self.drop(self.attn(self.n1(x), allowed, causal))
         return x + self.drop(self.ff(self.n2(x)))
 

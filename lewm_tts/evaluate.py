@@ -389,14 +389,14 @@ def evaluate_voice(
 
 # %% ../nbs/09_evaluate.ipynb #c09-081
 def _error_rows(r, e, heard):
-    "Skips, repeats and empty hypotheses: rows 17 and 18 of the collapse diagnostics."
+    "Rows about words: skips, repeats, exchanges, and sentences in which nothing was heard."
     share = lambda k: lambda x: x[:,k].sum()/x[:,3].sum()
     for k,name,ok,bad in ((1,'words deleted',.02,.08), (2,'words inserted',.01,.05), (0,'words substituted',None,None)):
         r.add(name, share(k)(e), '%', _resample(share(k), e, 1000, 0), ok and (None,ok), bad and (None,bad))
     r.add('nothing heard', np.mean([not h for h in heard]), '%', None, (None,.01), (None,.05))
 
 def _signal_rows(r, said, ref_mels):
-    "Distance and timing: rows 13 to 16."
+    "Rows about the signal: distance, timing, endings, loudness and silence."
     mcd = np.array([mcd_dtw(a.mel, m) for a,m in zip(said, ref_mels, strict=True)])
     ratio = np.array([duration_ratio(a.mel, m) for a,m in zip(said, ref_mels, strict=True)])
     add = lambda name,stat,x,unit='',*rng: r.add(name, stat(np.asarray(x, float)), unit, _resample(stat, x, 1000, 0), *rng)

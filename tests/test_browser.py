@@ -1,0 +1,108 @@
+"""The lessons in a real browser, as a reader meets them: run all cells, play the sound, move a slider.
+
+Needs Chromium, the playwright package and JupyterLab (`pip install playwright`, no `playwright install`); skips where one is missing.
+"""
+import importlib.util, json, os, secrets, shutil, socket, subprocess, sys, time, urllib.error, urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ('/usr/bin/chromium', 'chromium', 'chromium-browser', 'google-chrome'))), None)
+MISSING = [w for w, ok in (('Chromium (apt-get install chromium)', CHROMIUM), ('the playwright package (pip install playwright)', importlib.util.find_spec('playwright')),
+    ('JupyterLab (the dev extra)', importlib.util.find_spec('jupyterlab')), ('the shipped voice', (ROOT/'lewm_tts'/'voices'/'toy-en'/'model.safetensors').exists())) if not ok]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason='no browser test without ' + ', '.join(MISSING))
+
+LEFT_OUT = shutil.ignore_patterns('.*', '__pycache__', 'out', 'build', 'dist', '_docs', '_proc', '*.egg-info')  # not copied
+KERNEL_IDLE = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+RUN_ALL = """window.ranAll = undefined; window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => window.ranAll = 'done', e => window.ranAll = 'error: ' + e); 0"""
+CELLS = """() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.filter(c => c.cell_type === 'code' && c.source.trim()).map(c => ({id: c.id, ran: c.execution_count !== null,
+    errors: c.outputs.filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)}))"""
+PLAY = "a => { a.muted = true; a.loop = true; a.play().catch(e => a.dataset.refused = String(e)); }"  # its promise has no time limit
+DECK = """async () => { const img = document.querySelector('img.widget-image'), bytes = new Uint8Array(await (await fetch(img.src)).arrayBuffer()); let h = bytes.length;
+    for (const b of bytes) h = (31*h + b) >>> 0;
+    return {picture: h, shown: img.complete && img.naturalWidth > 100, seconds: document.querySelector('audio.jupyter-widgets').duration,
+            report: [...document.querySelectorAll('.widget-html-content')].map(e => e.innerText).join(' ')}; }"""
+
+
+def free_port():
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
+
+
+def write(path, value): path.parent.mkdir(parents=True, exist_ok=True); path.write_text(json.dumps(value))
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "JupyterLab on a copy of the project (Lab saves by itself), with none of the person's own settings; its address as a format string."
+    tmp = tmp_path_factory.mktemp('lab')
+    shutil.copytree(ROOT, tmp/'project', ignore=LEFT_OUT)
+    write(tmp/'config'/'labconfig'/'page_config.json', {'disabledExtensions': {'@jupyterlab/apputils-extension:announcements': True}})
+    write(tmp/'settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings', {'windowingMode': 'none'})  # every cell is in the page
+    dirs = {'JUPYTER_CONFIG_DIR': 'config', 'JUPYTERLAB_SETTINGS_DIR': 'settings', 'JUPYTERLAB_WORKSPACES_DIR': 'workspaces', 'JUPYTER_RUNTIME_DIR': 'runtime', 'JUPYTER_DATA_DIR': 'data', 'IPYTHONDIR': 'ipython'}
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'PYTHONPATH': str(tmp/'project'), **{k: str(tmp/d) for k, d in dirs.items()}}
+    port, token = free_port(), secrets.token_hex(8)
+    with open(tmp/'log', 'w') as log:
+        p = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', '--allow-root', '--expose-app-in-browser',
+            f'--IdentityProvider.token={token}', f"--ServerApp.root_dir={tmp/'project'}"], cwd=tmp/'project', env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        until = time.time() + 40
+        while True:
+            try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api?token={token}', timeout=2).close(); break
+            except (urllib.error.URLError, OSError):
+                assert p.poll() is None and time.time() < until, 'JupyterLab did not start:\n' + (tmp/'log').read_text()[-2000:]
+                time.sleep(.2)
+        yield f'http://127.0.0.1:{port}/lab/tree/nbs/{{}}?token={token}&reset'
+    finally:
+        p.terminate()  # ends its kernels too
+        try: p.wait(15)
+        except subprocess.TimeoutExpired: p.kill(); p.wait()
+
+
+@pytest.fixture(scope='module')
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as pw:
+        b = pw.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required'])
+        yield b
+        b.close()
+
+
+def run_all(browser, lab, notebook, seconds=150):
+    "A page with the notebook after Run All; fails with the cell and its error if one broke."
+    page = browser.new_page(viewport=dict(width=1400, height=1000))
+    page.set_default_timeout(40_000)
+    page.goto(lab.format(notebook))
+    page.wait_for_function(KERNEL_IDLE)  # Lab calls itself idle before there is a kernel; running then asks for one and hangs
+    page.evaluate(RUN_ALL)
+    page.wait_for_function('window.ranAll', timeout=1000*seconds)
+    assert page.evaluate('window.ranAll') == 'done'
+    cells = page.evaluate(CELLS)
+    assert not (bad := {c['id']: c['errors'] for c in cells if c['errors']}), f'{notebook}: {bad}'
+    assert cells and not (left := [c['id'] for c in cells if not c['ran']]), f'{notebook}: cells that did not run: {left}'
+    return page
+
+
+def test_index_runs_and_can_be_heard(browser, lab):
+    page = run_all(browser, lab, 'index.ipynb')
+    audio = page.locator('.jp-OutputArea audio').first
+    audio.evaluate(PLAY)
+    try: page.wait_for_function('a => a.currentTime > .3 || a.error || a.dataset.refused', arg=audio.element_handle(), timeout=15_000)
+    finally: state = audio.evaluate('a => ({at: a.currentTime, seconds: a.duration, error: a.error?.message, refused: a.dataset.refused})')
+    assert state['at'] > .3 and state['seconds'] > 1, state
+    page.close()
+
+
+def test_speed_slider_of_the_engine_changes_sound_and_picture(browser, lab):
+    page = run_all(browser, lab, '11_engine.ipynb')
+    page.wait_for_function("document.querySelector('audio.jupyter-widgets')?.duration > 0 && document.querySelector('img.widget-image')?.complete")
+    before = page.evaluate(DECK)
+    assert before['shown'] and before['seconds'] > .5 and 'ended by itself' in before['report'], f'the player is not ready to play with after Run All: {before}'
+    page.locator('.widget-hslider', has=page.locator('.widget-label', has_text='speed')).locator('.noUi-handle').focus()
+    for _ in range(4): page.keyboard.press('ArrowRight')  # 1.0 to 1.4
+    until = time.time() + 20
+    while (after := page.evaluate(DECK)) and not (after['picture'] != before['picture'] and (after['seconds'] or 9) < .8*before['seconds']):
+        assert time.time() < until, f'speed moved, but {before} became {after}'
+        page.wait_for_timeout(200)
+    assert after['shown'] and after['report'] != before['report']
+    page.close()
