@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'UserError', 'Config', 'make_config', 'config_from_dict', 'set_seed', 'show_mel', 'hear', 'png_bytes',
-           'wav_bytes', 'atomic_path', 'cache_dir', 'voices_dir', 'recordings_dir']
+           'wav_bytes', 'wanted', 'atomic_path', 'cache_dir', 'voices_dir', 'recordings_dir']
 
 # %% ../nbs/00_core.ipynb #c00-004
 import contextlib, difflib, io, os, random, tempfile
@@ -217,6 +217,15 @@ def wav_bytes(
     return b.getvalue()
 
 # %% ../nbs/00_core.ipynb #c00-062
+def wanted(
+    flag:str,      # 'slow', 'gpu' or 'data'
+)->bool:
+    "Does the environment variable NB_FLAGS ask for cells of this kind? So that Run All in JupyterLab starts nothing that takes minutes."
+    if flag in os.environ.get('NB_FLAGS', '').split(): return True
+    print(f"left out, it takes minutes: run `%env NB_FLAGS={flag}` in a cell above, then this cell again")
+    return False
+
+# %% ../nbs/00_core.ipynb #c00-063
 @contextlib.contextmanager
 def atomic_path(
     path,          # final path of the file
@@ -240,7 +249,7 @@ def _umask()->int:
     m = os.umask(0); os.umask(m)
     return m
 
-# %% ../nbs/00_core.ipynb #c00-067
+# %% ../nbs/00_core.ipynb #c00-068
 def cache_dir()->Path:
     "Where generated data lives: `$LEWM_TTS_CACHE`, else `~/.cache/lewm_tts`. Created on demand."
     d = Path(os.environ.get('LEWM_TTS_CACHE') or Path.home()/'.cache'/'lewm_tts').expanduser()

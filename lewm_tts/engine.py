@@ -218,13 +218,10 @@ def _read_text(arg:str)->str:
     except UnicodeDecodeError as e: raise UserError(f"standard input is not UTF-8: byte 0x{raw[e.start]:02x} at position {e.start}; convert it, e.g. with iconv -t utf-8") from e
 
 def _read_lines(path)->list:
-    "The lines of a UTF-8 file, each checked before anything is spoken."
+    "The lines of a UTF-8 file."
     try: lines = Path(path).read_text(encoding='utf-8').splitlines()
     except OSError as e: raise UserError(f"cannot read {path}: {e.strerror}") from e
     except UnicodeDecodeError as e: raise UserError(f"{path} is not UTF-8 at byte {e.start}; convert it, e.g. with iconv -t utf-8") from e
-    for i,l in enumerate(lines):
-        try: normalise_text(l, 'en')
-        except UserError as e: raise UserError(f"{path} line {i+1}: {e}") from e
     if not lines: raise UserError(f"{path} holds no lines; write one sentence per line")
     return lines
 
@@ -237,10 +234,13 @@ def cmd_speak(a)->None:
     if a.list is None and not a.out: raise UserError("TEXT needs -o FILE.wav")
     kw = dict(seed=a.seed, speed=a.speed, temperature=a.temperature, speaker=a.speaker)
     if a.list is not None:
-        lines = _read_lines(a.list); v = Voice.load(a.voice, a.vocoder)
+        lines,v = _read_lines(a.list),Voice.load(a.voice, a.vocoder)
+        for i,l in enumerate(lines):                     # all of them, before the first is spoken
+            try: v.pieces(l)
+            except UserError as e: raise UserError(f"{a.list} line {i+1}: {e}") from e
         for i,l in enumerate(tqdm(lines, unit='line')): v.speak_to(l, Path(a.out_dir)/f'{i:04d}.wav', **kw)
         return print(f"{len(lines)} files in {a.out_dir}")
-    text = _read_text(a.text); normalise_text(text, 'en'); v = Voice.load(a.voice, a.vocoder)
+    text,v = _read_text(a.text),Voice.load(a.voice, a.vocoder)
     with tqdm(total=len(v.pieces(text)), disable=None, unit='piece') as bar:
         r = v.speak_to(text, a.out, progress=lambda i,n: bar.update(), **kw)
     print(f"{a.out}: {r['seconds']:.2f} s of sound in {r['compute_s']:.2f} s (RTF {r['compute_s']/r['seconds']:.2f}, {v.vocoder.name} vocoder)")
@@ -251,7 +251,7 @@ DEMO = "A joint embedding predictive architecture learned to speak, one latent a
 def cmd_demo(a)->None:
     "Speak, draw and report: out/demo.wav and out/demo.png."
     text = _read_text(a.text) if a.text and a.text.strip() else DEMO
-    normalise_text(text, 'en'); v = Voice.load(a.voice, a.vocoder); v.speak('warm up.')
+    v = Voice.load(a.voice, a.vocoder); v.pieces(text); v.speak('warm up.')   # the first call pays for allocations
     au = v.speak(text, seed=a.seed)
     au.save(Path(a.out_dir)/'demo.wav'); picture(au, Path(a.out_dir)/'demo.png')
     print(f"said: {au.text}")
@@ -279,7 +279,7 @@ def cmd_train(a)->None:
     from lewm_tts.core import make_config
     from lewm_tts.data import Corpus
     from lewm_tts.training import train
-    cfg = make_config(a.preset, **_overrides(a.preset, a.set))
+    cfg = make_config(a.preset, **{'seed':a.seed, **_overrides(a.preset, a.set)})
     train(cfg, Corpus(a.data), a.out)
     print(f"model in {a.out}; add a vocoder with `python -m lewm_tts.decoder --corpus ... --out {a.out}`")
 
@@ -312,14 +312,14 @@ _EXAMPLES = {
     'train-voice': '  lewm-tts train-voice --out my-voice',
     'report': '  lewm-tts report --voice my-voice -n 20 --json report.json'}
 
-def _command(sub, name:str, fn, voice:bool=True):
+def _command(sub, name:str, fn, voice:bool=True, seed:bool=True):
     "Add a subcommand with its examples and, if it speaks, the options of a voice."
     s = sub.add_parser(name, help=fn.__doc__, description=fn.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='examples:\n'+_EXAMPLES[name])
     s.set_defaults(fn=fn)
     if voice:
         s.add_argument('--voice', metavar='DIR', help='voice folder (default: the shipped toy-en)')
         s.add_argument('--vocoder', choices=['small', 'hub', 'griffin-lim'], help='default: the best there is')
-    s.add_argument('--seed', type=int, default=0)
+    if seed: s.add_argument('--seed', type=int, default=0)
     return s.add_argument
 
 # %% ../nbs/11_engine.ipynb #c11-055
@@ -339,7 +339,7 @@ def _parser()->argparse.ArgumentParser:
     add('--preset', default='tiny', help=', '.join(PRESETS)); add('--set', action='append', default=[], metavar='KEY=VALUE', help='override a Config field')
     add = _command(sub, 'train-voice', cmd_train_voice, voice=False)
     add('--out', default='out/voice', metavar='DIR'); add('--steps', type=int); add('--vocoder-steps', type=int); add('--workers', type=int, default=2)
-    add = _command(sub, 'report', cmd_report)
+    add = _command(sub, 'report', cmd_report, seed=False)
     add('-n', type=int, default=100, help='sentences of each kind'); add('--json', metavar='FILE'); add('--workers', type=int, default=1)
     return p
 
@@ -350,5 +350,5 @@ def main(argv=None)->int:
     try: a.fn(a)
     except UserError as e: print(f"lewm-tts: {' '.join(str(e).split())}", file=sys.stderr); return 2
     except BrokenPipeError: return 1
-    except KeyboardInterrupt: print("lewm-tts: stopped; run the same command again to go on where it was", file=sys.stderr); return 130
+    except KeyboardInterrupt: print('lewm-tts: stopped' + ('; run the same command again to go on where it was' if a.cmd.startswith('train') else ''), file=sys.stderr); return 130
     return 0

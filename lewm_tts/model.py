@@ -282,7 +282,7 @@ def losses(self:LeWMTTS,
     parts.update(self.text_losses(p, mask, memory, cond, batch, progress))
     return sum(parts.values()),{k:v.detach() for k,v in parts.items()}
 
-# %% ../nbs/07_model.ipynb #c07-070
+# %% ../nbs/07_model.ipynb #c07-072
 @patch
 @torch.no_grad()
 def durations(self:LeWMTTS,
@@ -302,7 +302,7 @@ def cap(self:LeWMTTS,
     "Most latent steps `n` ids may take: .25 s an id and 2 s more."
     return math.ceil((2 + .25*n)*self.cfg.latent_hz)
 
-# %% ../nbs/07_model.ipynb #c07-073
+# %% ../nbs/07_model.ipynb #c07-075
 @patch
 def check_run(self:LeWMTTS,
     ids:Tensor, dur:Tensor=None,  # (n,), (n,)
@@ -316,7 +316,7 @@ def check_run(self:LeWMTTS,
     if dur is not None and (dur.shape!=ids.shape or not bool((dur>=0).all()) or not float(dur.sum())>0):
         raise UserError(f"durations must be {len(ids)} numbers >= 0 with a positive sum, one per id, got shape {tuple(dur.shape)}")
 
-# %% ../nbs/07_model.ipynb #c07-075
+# %% ../nbs/07_model.ipynb #c07-077
 @patch
 @torch.no_grad()
 def steps(self:LeWMTTS,
@@ -347,7 +347,7 @@ def timing(self:LeWMTTS, memory:Tensor, cond:Tensor, dur:Tensor, speed:float):
     t = min(t, max(1, math.ceil(float(dur.sum())/self.cfg.downsample - 1e-3)))
     return pointer(dur, t, self.cfg.downsample),dur,t
 
-# %% ../nbs/07_model.ipynb #c07-077
+# %% ../nbs/07_model.ipynb #c07-079
 class Rollout(NamedTuple):
     "One utterance, free-running."
     z:Tensor      # (t, d) latents
@@ -358,7 +358,7 @@ class Rollout(NamedTuple):
     ended:bool    # did it end by itself before the cap?
     guards:dict   # how often each guard acted
 
-# %% ../nbs/07_model.ipynb #c07-078
+# %% ../nbs/07_model.ipynb #c07-080
 @patch
 @torch.no_grad()
 def rollout(self:LeWMTTS,
@@ -383,7 +383,7 @@ def speak_mel(self:LeWMTTS,
     "Text to log-mel. Long text is the engine's business."
     return self.rollout(self.ids(text), **kw)
 
-# %% ../nbs/07_model.ipynb #c07-094
+# %% ../nbs/07_model.ipynb #c07-096
 def save_model(
     model:LeWMTTS,
     folder,             # created if missing
@@ -398,7 +398,7 @@ def save_model(
     with atomic_path(folder/'config.json') as p: p.write_text(json.dumps(asdict(model.cfg), indent=1)+'\n')
     return folder
 
-# %% ../nbs/07_model.ipynb #c07-096
+# %% ../nbs/07_model.ipynb #c07-098
 def read_config(
     path,                # config.json
 ):                       # (Config, {name: shape} of the weights it asks for)
@@ -411,7 +411,7 @@ def read_config(
         with torch.device('meta'): return cfg,{k:tuple(v.shape) for k,v in LeWMTTS(cfg).state_dict().items()}
     except Exception as e: raise UserError(f"{path} describes no model that can be built ({str(e).splitlines()[0][:150]}); copy the voice again") from e
 
-# %% ../nbs/07_model.ipynb #c07-097
+# %% ../nbs/07_model.ipynb #c07-099
 def read_weights(
     path,        # model.safetensors
     want:dict,   # {name: shape}
@@ -426,7 +426,7 @@ def read_weights(
                         "use the config.json that was saved with them")
     return {k:v.float() if v.is_floating_point() else v for k,v in state.items()}
 
-# %% ../nbs/07_model.ipynb #c07-098
+# %% ../nbs/07_model.ipynb #c07-100
 def load_model(
     folder,             # holds config.json and model.safetensors
     device='cpu',

@@ -213,3 +213,13 @@ def test_runner_kills_what_hangs_and_what_dies(project):
 def test_runner_with_nothing_to_run_is_a_failure(tmp_path):
     r = run(tmp_path)
     assert r.returncode == 1 and r.stdout.splitlines()[-1] == '0 passed, 0 failed'
+
+
+def test_the_shipped_voice_is_small():
+    "At most 4 M parameters, 16 MB of weights, 8 MB of them the vocoder."
+    from lewm_tts.core import voices_dir
+    from lewm_tts.model import load_model
+    folder = voices_dir()/'toy-en'
+    size = {f: (folder/f).stat().st_size for f in ('model.safetensors', 'vocoder.safetensors')}
+    assert sum(size.values()) <= 16e6 and size['vocoder.safetensors'] <= 8e6
+    assert sum(p.numel() for p in load_model(folder).parameters()) <= 4_000_000
