@@ -173,11 +173,11 @@ def plain_report(
     "The collapse report in plain words: does what was just rolled out look like the latents of real speech?"
     from lewm_tts.sigreg import collapse_report
     ref,lines,odd = (card or {}).get('reference', {}),[],[]
-    parts = [collapse_report(p.z) for p in audio.parts if len(p.z)>=8]
+    parts = [collapse_report(p.z) for p in audio.parts if len(p.z)>=16]   # shorter ones say too little about a cloud
     for key,name in METERS.items() if parts else ():
         v = float(np.median([r[key] for r in parts])); lo,hi = ref.get(key, (None, None))
         if lo is None: lines.append(f'{name} {v:.2f}'); continue
-        wide = .25*(hi-lo); ok = lo-wide<=v<=hi+wide
+        ok = .7*lo<=v<=1.3*hi
         if not ok: odd.append(name+(' low' if v<lo else ' high'))
         lines.append(f"{name} {v:.2f} (real speech {lo:.2f} to {hi:.2f}: {'healthy' if ok else 'LOOK CLOSER'})")
     lines.append(f"ended by itself: {'yes' if audio.ended else 'NO, cut at the cap'}; guards that acted: {sum(audio.guards.values())}")

@@ -246,7 +246,7 @@ def explore(
 def draw_pair(
     p:Pair,     # the first utterance is drawn
 ):              # matplotlib figure
-    "Recorded, teacher-forced and free-running mel side by side."
+    "True, teacher-forced and free-running mel side by side."
     import matplotlib.pyplot as plt
     fig,axs = plt.subplots(1, 3, figsize=(8,2.3), dpi=72, sharey=True, layout='constrained')
     n = int(p.mel_mask[0].sum())
@@ -264,15 +264,16 @@ class RolloutExplorer:
     ):
         import ipywidgets as w
         self.model,self.vocoder,self.listener,self.utts = model,vocoder,listener,{u.text:u for u in utts}
-        slider = lambda hi,text: w.FloatSlider(0., min=0., max=hi, step=.05, description=text, continuous_update=False)
+        slider = lambda hi,text: w.FloatSlider(0., min=0., max=hi, step=.05, description=text, continuous_update=False, style={'description_width':'initial'})
         self.sentence,self.text = w.Dropdown(options=list(self.utts), description='sentence'),w.Text(placeholder='or type one and press enter', continuous_update=False, description='text')
         self.noise,self.temperature = slider(1., 'noise'),slider(25., 'temperature')
         self.align = w.ToggleButtons(options=['own','even','frozen'] if model.cfg.align=='pointer' else ['own'], description='alignment')
-        self.image,self.numbers,self.result = w.Image(format='png'),w.HTML(),None
+        self.listen = w.Checkbox(listener is not None, disabled=listener is None, description='recogniser listens')
+        self.image,self.numbers,self.result = w.Image(format='png', layout=w.Layout(align_self='flex-start', max_width='100%')),w.HTML(),None
         self.teacher,self.free = (w.Audio(format='wav', autoplay=False) for _ in range(2))
-        self.ui = w.VBox([self.sentence, self.text, w.HBox([self.noise, self.temperature]), self.align, self.image,
+        self.ui = w.VBox([self.sentence, self.text, w.HBox([self.noise, self.temperature]), w.HBox([self.align, self.listen]), self.image,
                           w.HBox([w.Label('teacher-forced'), self.teacher, w.Label('free-running'), self.free]), self.numbers])
-        for k in (self.sentence, self.text, self.noise, self.temperature, self.align): k.observe(self.update, 'value')
+        for k in (self.sentence, self.text, self.noise, self.temperature, self.align, self.listen): k.observe(self.update, 'value')
         self.update()
 
     def _ipython_display_(self):
@@ -287,7 +288,8 @@ def update(self:RolloutExplorer, change=None)->None:
     try:
         if change and change['owner'] is self.sentence: self.text.value = ''
         utt = utterance(self.text.value) if self.text.value.strip() else self.utts[self.sentence.value]
-        ear = self.listener if utt.text in self.utts or not self.listener else ears([utt.text], list(self.utts))
+        ear = self.listener if self.listen.value else None
+        if ear and utt.text not in self.utts: ear = ears([utt.text], list(self.utts))
         r = explore(self.model, self.vocoder, utt, ear, noise=self.noise.value, temperature=self.temperature.value, align=self.align.value)
     except UserError as err:
         self.result,self.numbers.value = None,f'<b>{html.escape(str(err))}</b>'; return
