@@ -192,3 +192,12 @@ def test_same_seed_same_sound(voice):
 def test_voice_api_errors(voice):
     with pytest.raises(UserError, match='speed'): voice.speak('hello', speed=0)
     with pytest.raises(UserError): voice.speak('  ')
+
+
+def test_speaking_needs_no_extra(tmp_path):
+    "With the optional packages hidden, importing and speaking still work."
+    code = ("import sys\nfor m in ('espeakng_loader', 'pocketsphinx', 'jiwer', 'librosa', 'accelerate', 'matplotlib', 'IPython', 'nbdev'): sys.modules[m] = None\n"
+            f"from lewm_tts.engine import main\nraise SystemExit(main(['speak', 'it works alone.', '-o', {str(tmp_path / 'x.wav')!r}]))")
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert p.returncode == 0, p.stderr
+    assert (tmp_path / 'x.wav').stat().st_size > 20000
