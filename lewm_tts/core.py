@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'UserError', 'Config', 'make_config', 'config_from_dict', 'set_seed', 'show_mel', 'hear', 'png_bytes',
-           'wav_bytes', 'wanted', 'atomic_path', 'cache_dir', 'voices_dir', 'recordings_dir']
+           'pcm16', 'open_wav', 'wav_bytes', 'wanted', 'atomic_path', 'cache_dir', 'voices_dir', 'recordings_dir']
 
 # %% ../nbs/00_core.ipynb #c00-004
 import contextlib, difflib, io, os, random, tempfile
@@ -202,18 +202,33 @@ def png_bytes(
     b = io.BytesIO(); fig.savefig(b, format='png', dpi=72, bbox_inches='tight'); plt.close(fig)
     return b.getvalue()
 
+def pcm16(
+    wav,            # (s,) samples in [-1, 1]; tensor or array
+)->bytes:
+    "Little-endian 16-bit samples; louder than 1 is clipped."
+    w = torch.as_tensor(wav).detach().float().cpu().numpy()
+    return (np.clip(w, -1, 1)*32767).round().astype('<i2').tobytes()
+
+@contextlib.contextmanager
+def open_wav(
+    file,           # path or binary file to write to
+    sr:int=24000,   # samples per second
+):
+    "Yield a `wave` writer for 16-bit mono; feed it `pcm16`."
+    import wave
+    with wave.open(file, 'wb') as f:
+        f.setnchannels(1); f.setsampwidth(2); f.setframerate(sr)
+        yield f
+
 def wav_bytes(
     wav,            # (s,) samples in [-1, 1]; tensor or array
     sr:int=24000,   # samples per second
 )->bytes:
     "16-bit mono WAV file contents (for `widgets.Audio(value=..., format='wav')`)."
-    import wave
-    w = torch.as_tensor(wav).detach().float().cpu().numpy().squeeze()
-    if w.ndim!=1: raise ValueError(f"wav_bytes wants (s,), got shape {w.shape}")
+    w = torch.as_tensor(wav).squeeze()
+    if w.ndim!=1: raise ValueError(f"wav_bytes wants (s,), got shape {tuple(w.shape)}")
     b = io.BytesIO()
-    with wave.open(b, 'wb') as f:
-        f.setnchannels(1); f.setsampwidth(2); f.setframerate(sr)
-        f.writeframes((np.clip(w, -1, 1)*32767).round().astype('<i2').tobytes())
+    with open_wav(b, sr) as f: f.writeframes(pcm16(w))
     return b.getvalue()
 
 # %% ../nbs/00_core.ipynb #c00-062

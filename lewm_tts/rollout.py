@@ -22,7 +22,7 @@ from .data import Corpus, Utt, build_corpus, clauses, collate, generator_sentenc
 from .evaluate import Recogniser, Report, evaluate_voice
 from .predictor import pointer
 from .sigreg import effective_rank, sigreg_statistic
-from .training import HELD_OUT
+from .training import HELD_OUT, _repository
 
 # %% ../nbs/10_rollout.ipynb #c10-013
 def lagged(
@@ -307,7 +307,7 @@ def test_sentences(
     "Generator combinations held out, clauses of held-out chapters, everyday sentences; a kind whose source is missing is left out."
     if n<1: raise UserError(f"n must be at least 1, got {n}")
     out,rec = {'generator': generator_sentences(n, 0, 'test')},recordings_dir()
-    every = (Path(__file__).resolve().parent.parent if '__file__' in globals() else Path('..'))/'data'/'everyday.txt'
+    every = _repository()/'data'/'everyday.txt'
     if rec and (rec/'ljspeech_text.csv').is_file():
         held = clauses(rec/'ljspeech_text.csv', chapters=lambda c: c in HELD_OUT)
         out['clauses'] = [held[i] for i in np.linspace(0, len(held)-1, min(n, len(held))).round().astype(int)]
