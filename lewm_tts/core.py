@@ -47,6 +47,7 @@ class _Encoders(_Sound):
     enc_convs:int=2         # conv blocks
     enc_layers:int=0        # transformer layers after the convs
     causal:bool=True        # False lets the encoder see the future: the classic leak
+    enc_norm:str='batch'    # last layer of a 'sigreg' encoder: 'batch' or 'layer' (which SIGReg cannot work with)
 
 # %% ../nbs/00_core.ipynb #c00-017
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class _Model(_Encoders):
     ff:int=576              # feed-forward width
     window:int=128          # latents the self-attention looks back over; 0 = all of them
     align:str='pointer'     # 'pointer', 'guided' or 'free'
+    head:str='mean'         # what a step says: 'mean', 'gauss' (mean and spread) or 'energy' (samples)
+    chunk:int=1             # latents predicted at once (pointer only)
+    prenet_drop:float=0.0   # dropout on the history, in training and in use
     n_speakers:int=1        # more than 1 adds a learned speaker embedding
     # mel decoder
     dec_width:int=160       # channels inside the decoder
@@ -78,7 +82,9 @@ class _Losses(_Model):
     w_dur:float=0.2         # duration predictor
     w_stop:float=0.1        # stop head (only when align is not 'pointer')
     w_guide:float=5.0       # guided attention (only when align is 'guided')
+    w_roll_sig:float=0.0    # SIGReg on predictions made from the model's own history
     decoder_grad:bool=True  # False stops the decoder's gradient at the latents
+    dec_noise:float=0.15    # noise on the latents that the decoder learns from
     dropout:float=0.0       # everywhere in text encoder and predictor
 
 # %% ../nbs/00_core.ipynb #c00-021
@@ -90,6 +96,8 @@ class Config(_Losses):
     ss_prob:float=0.5       # final probability of feeding back own predictions
     ss_start:float=0.3      # fraction of the steps where scheduled sampling starts
     freeze_at:float=0.8     # fraction of the steps after which the encoder is frozen and real rollouts begin; 1 = never
+    unroll:int=1            # passes that read the pass before, with gradient through all of them
+    text_drop:float=0.0     # fraction of sequences trained without text: allows guidance; 1: no text at all
     # optimisation
     steps:int=4800          # optimiser steps
     batch:int=32            # utterances per step
@@ -109,9 +117,11 @@ class Config(_Losses):
 # %% ../nbs/00_core.ipynb #c00-026
 _V3 = dict(text_norm='none', dropout=.1, ff_mult=4, text_width=256, text_convs=0, text_layers=4, text_heads=4, latent='kl', d_latent=64, enc_width=256, enc_convs=2,
     enc_layers=4, causal=False, width=320, layers=6, heads=5, ff=1024, window=0, align='free', dec_width=512, dec_convs=5,
-    dec_style='transposed', sig_c=0., w_kl=.1, w_recon=1., w_mel=0., w_spec=.5, noise=0., ss_prob=0., freeze_at=1., lr=3e-4, ema=.999, w_dur=0.)
+    dec_style='transposed', dec_noise=0., sig_c=0., w_kl=.1, w_recon=1., w_mel=0., w_spec=.5, noise=0., ss_prob=0., freeze_at=1., lr=3e-4, ema=.999, w_dur=0.)
 PRESETS = {
     'tiny': {},
+    'mini': dict(text_width=96, text_layers=1, d_latent=32, enc_width=96, width=96, layers=2, ff=288, dec_width=96, dec_convs=2, steps=400, batch=12,
+        lr=3e-3, warmup=50, ema=.99),
     'v3': _V3,
     'v3b': {**_V3, 'w_kl':.01, 'w_recon':2., 'w_spec':1.5},
     'v3c': {**_V3, 'w_kl':.01, 'w_recon':2., 'w_spec':1.5, 'downsample':2, 'kl_anneal':.2},
@@ -120,7 +130,8 @@ PRESETS = {
 }
 
 # %% ../nbs/00_core.ipynb #c00-028
-_CHOICES = dict(text_norm=('en','none'), latent=('sigreg','kl'), align=('pointer','guided','free'), dec_style=('linear','transposed'))
+_CHOICES = dict(text_norm=('en','none'), latent=('sigreg','kl'), enc_norm=('batch','layer'), align=('pointer','guided','free'), head=('mean','gauss','energy'),
+                dec_style=('linear','transposed'))
 
 def _known(name, valid, what):
     "Raise a `UserError` that names the nearest valid spelling unless `name` is in `valid`."

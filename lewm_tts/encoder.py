@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ConvBlock', 'rope', 'SelfAttention', 'TransformerLayer', 'TextEncoder', 'reach', 'prefix_gap', 'Latents',
-           'MaskedBatchNorm', 'AudioEncoder', 'kl_loss']
+           'MaskedBatchNorm', 'FrameNorm', 'AudioEncoder', 'kl_loss']
 
 # %% ../nbs/04_encoder.ipynb #c04-004
 from typing import NamedTuple
@@ -179,6 +179,11 @@ class MaskedBatchNorm(nn.Module):
         with torch.no_grad(): self.mean.lerp_(m, self.momentum); self.var.lerp_(v, self.momentum)
         return (x-m)*(v+self.eps).rsqrt()
 
+class FrameNorm(nn.LayerNorm):
+    "LayerNorm without affine behind the same call as `MaskedBatchNorm`: the wrong choice, kept for experiments."
+    def __init__(self, d:int): super().__init__(d, elementwise_affine=False)
+    def forward(self, x:Tensor, mask:Tensor=None)->Tensor: return super().forward(x.float())
+
 # %% ../nbs/04_encoder.ipynb #c04-052
 class AudioEncoder(nn.Module):
     "Mel frames to latents at `1/downsample` of the rate; causal unless told otherwise."
@@ -194,6 +199,7 @@ class AudioEncoder(nn.Module):
         latent:str='sigreg', # 'sigreg': BatchNorm without affine; 'kl': mu, logvar and a sample
         dropout:float=0.,    # inside the blocks
         ff_mult:int=3,       # feed-forward width / width
+        norm:str='batch',    # last layer of 'sigreg': 'batch', or 'layer' to see why not
     ):
         if latent not in ('sigreg', 'kl'): raise ValueError(f"latent must be 'sigreg' or 'kl', got {latent!r}")
         super().__init__()
@@ -202,7 +208,7 @@ class AudioEncoder(nn.Module):
         self.convs = nn.ModuleList(ConvBlock(width, 3, causal, dropout) for _ in range(convs))
         self.layers = nn.ModuleList(TransformerLayer(width, heads, dropout, ff_mult) for _ in range(layers))
         self.head = nn.Linear(width, d if latent=='sigreg' else 2*d)
-        if latent=='sigreg': self.norm = MaskedBatchNorm(d)
+        if latent=='sigreg': self.norm = MaskedBatchNorm(d) if norm=='batch' else FrameNorm(d)
 
 # %% ../nbs/04_encoder.ipynb #c04-053
 @patch

@@ -174,7 +174,7 @@ def check_config(self:Run, path, text:str=None)->None:
 # %% ../nbs/08_training.ipynb #c08-067
 class Log:
     "A CSV of the losses that a resumed run continues without a gap or a repeat."
-    names = 'step loss norm pred std sig kl recon mel spec dur stop guide'.split()
+    names = 'step loss norm pred std sig kl recon mel spec dur stop guide roll'.split()
     def __init__(self,
         path,        # of the CSV
         step:int,    # the next step: rows from here on are dropped
@@ -203,17 +203,13 @@ def free_run_score(
     utts = [corpus[int(i)] for i in np.linspace(0, len(corpus)-1, min(n, len(corpus)))]
     def score(model, step):
         b = collate(utts, model.cfg.downsample)
-        with torch.no_grad():
-            lat = model.encode(b.mel, b.mel_mask)
-            memory,cond = model.memory(b.text, b.text_mask, b.speaker)
-            pos = pointer(b.dur, lat.z.shape[1], model.cfg.downsample)
-            z = model.free_run(memory, b.text_mask, pos, cond, lat.z.shape[1])
-            tf = model.pred(model.pred.shift(lat.z), memory, b.text_mask, pos, cond).mean
-            mel = model.decode(z, lat.mask)
-            dur = (model.durations(memory, b.text_mask, cond)*b.text_mask).sum(1)/b.dur.sum(1)
-        m = lat.mask
-        return dict(score=float((mel-b.mel).abs()[b.mel_mask].mean()), mse_free=float(((z-lat.z)**2)[m].mean()), mse_teacher=float(((tf-lat.z)**2)[m].mean()),
-                    variance=float(z[m].var(0).sum()/lat.z[m].var(0).sum()), duration_off=float((dur-1).abs().mean()))
+        w = model.compare(b); m = w.mask
+        out = dict(score=float((model.decode(w.free, m)-b.mel).abs()[b.mel_mask].mean()), mse_free=float(((w.free-w.z)**2)[m].mean()),
+                   mse_teacher=float(((w.teacher-w.z)**2)[m].mean()), variance=float(w.free[m].var(0).sum()/w.z[m].var(0).sum()))
+        if model.cfg.align!='pointer': return out
+        memory,cond = model.memory(b.text, b.text_mask, b.speaker)
+        dur = (model.durations(memory, b.text_mask, cond)*b.text_mask).sum(1)/b.dur.sum(1)
+        return out | dict(duration_off=float((dur-1).abs().mean()))
     return score
 
 # %% ../nbs/08_training.ipynb #c08-071

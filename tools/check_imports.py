@@ -14,9 +14,14 @@ MADE_BY = re.compile(r'File to edit: \S*?([^/\s]+)\.ipynb')
 
 
 def number(stem):
-    "The number in front of a notebook's name, or None (index)."
-    m = re.match(r'(\d+)_', stem)
-    return int(m[1]) if m else None
+    "The place of a notebook in the reading order, from the number in front of its name (10, 10b, 10c, 11), or None (index)."
+    m = re.match(r'(\d+)([a-z]?)_', stem)
+    return int(m[1]) + ((ord(m[2]) - 96) / 100 if m[2] else 0) if m else None
+
+
+def label(n):
+    "The number as it stands in the name: 10.02 is 10b."
+    return f'{int(n):02}' + (chr(96 + round(n % 1 * 100)) if n % 1 else '')
 
 
 def sibling_imports(tree, lib):
@@ -53,7 +58,7 @@ def check_modules(lib):
         for line, mod, star in sibling_imports(tree, lib.name):
             if star: bad.append(f'{name}.py:{line}: star import of {mod}; name what you need')
             if mod in num and name in num and num[mod] >= num[name]:
-                bad.append(f'{name}.py:{line}: {name} ({num[name]:02}) imports {mod} ({num[mod]:02}); only lower numbers may be imported')
+                bad.append(f'{name}.py:{line}: {name} ({label(num[name])}) imports {mod} ({label(num[mod])}); only lower numbers may be imported')
     return bad, num
 
 
@@ -79,7 +84,7 @@ def check_notebook(path, lib, num):
         if tree is None: continue
         for _, mod, star in sibling_imports(tree, lib):
             if star: bad.append(f"{path.name} #{c.get('id')}: star import of {mod}; name what you need")
-            if mine is not None and num.get(mod, -1) > mine: bad.append(f"{path.name} #{c.get('id')}: uses {mod}, which a later notebook ({num[mod]:02}) makes")
+            if mine is not None and num.get(mod, -1) > mine: bad.append(f"{path.name} #{c.get('id')}: uses {mod}, which a later notebook ({label(num[mod])}) makes")
     return bad, told
 
 
@@ -91,7 +96,7 @@ def check(root, lib='lewm_tts'):
         b, t = check_notebook(p, lib, num)
         bad += b; told += t
     for n, k in Counter(number(p.stem) for p in (Path(root)/'nbs').glob('*.ipynb')).items():
-        if n is not None and k > 1: bad.append(f'nbs: {k} notebooks have the number {n:02}')
+        if n is not None and k > 1: bad.append(f'nbs: {k} notebooks have the number {label(n)}')
     return bad, told
 
 
