@@ -19,7 +19,6 @@ from fastcore.basics import patch
 from .core import Config, UserError, atomic_path, cache_dir, make_config, png_bytes, recordings_dir, set_seed
 from .data import Corpus, build_corpus, bucketed_batches, clauses, collate, generator_sentences
 from .model import LeWMTTS, save_model
-from .predictor import pointer
 
 # %% ../nbs/08_training.ipynb #c08-012
 def mel_stats(
