@@ -18,8 +18,8 @@ def lines(value): return [line.strip() for line in value.splitlines() if line.st
 
 
 def extras(cfg):
-    "Extra name -> requirements; dev holds the other extras as well."
-    res = {k: lines(cfg[f'{k}_requirements']) for k in ('toy', 'eval', 'dev')}
+    "Extra name -> requirements; dev holds toy and eval as well."
+    res = {k: lines(cfg[f'{k}_requirements']) for k in ('toy', 'eval', 'browser', 'dev')}
     res['dev'] = res['toy'] + res['eval'] + res['dev']
     return res
 

@@ -285,14 +285,27 @@ def cmd_train_voice(a)->None:
     print(f"voice in {a.out}; hear it with `lewm-tts demo --voice {a.out}`")
 
 def cmd_report(a)->None:
-    "Measure a voice on sentences it never saw."
+    "Examine a voice: the autopsy of its free run first, then words and timing on sentences it never saw."
     from tqdm import tqdm
-    from lewm_tts.rollout import voice_report
+    from lewm_tts.autopsy import autopsy, voice_report
     if a.n<1: raise UserError(f"-n {a.n}: at least one sentence of each kind is needed")
-    with tqdm(disable=None, unit='sentence') as bar:
-        r = voice_report(Voice.load(a.voice, a.vocoder), n=a.n, workers=a.workers, progress=lambda i,n: bar.update())
-    print(r)
-    if a.json: r.save(a.json)
+    if a.folder and a.voice: raise UserError(f"two voices given, {a.folder} and {a.voice}; give one")
+    v = Voice.load(a.folder or a.voice, a.vocoder)
+    found = autopsy(v, words=not a.quick, title=str(a.folder or a.voice or 'toy-en')); print(found, end='\n\n', flush=True)
+    if a.page: _save_page(found, a.page)
+    out = dict(autopsy=found.to_dict())
+    if not a.quick:
+        with tqdm(disable=None, unit='sentence') as bar: r = voice_report(v, n=a.n, workers=a.workers, progress=lambda i,n: bar.update())
+        print(r); out |= r.to_dict()
+    if a.json:
+        with atomic_path(a.json) as p: p.write_text(json.dumps(out, indent=1, ensure_ascii=False)+'\n')
+
+def _save_page(found, path)->None:
+    "The autopsy's page as PNG, by temp file and rename."
+    import matplotlib; matplotlib.use('Agg')
+    fig = found.page()
+    with atomic_path(path) as p: fig.savefig(p, format='png')
+    print(f'wrote {path}')
 
 # %% ../nbs/11_engine.ipynb #c11-054
 _EXAMPLES = {
@@ -305,7 +318,7 @@ _EXAMPLES = {
     'demo': '  lewm-tts demo "Any sentence."',
     'train': '  lewm-tts train CORPUS OUT --preset tiny --set steps=2000 --set lr=1e-3',
     'train-voice': '  lewm-tts train-voice --out my-voice',
-    'report': '  lewm-tts report --voice my-voice -n 20 --json report.json'}
+    'report': '  lewm-tts report my-voice --quick --page page.png\n  lewm-tts report my-voice -n 20 --json report.json'}
 
 def _command(sub, name:str, fn, voice:bool=True, seed:bool=True):
     "Add a subcommand with its examples and, if it speaks, the options of a voice."
@@ -335,7 +348,8 @@ def _parser()->argparse.ArgumentParser:
     add = _command(sub, 'train-voice', cmd_train_voice, voice=False)
     add('--out', default='out/voice', metavar='DIR'); add('--steps', type=int); add('--vocoder-steps', type=int); add('--workers', type=int, default=2)
     add = _command(sub, 'report', cmd_report, seed=False)
-    add('-n', type=int, default=100, help='sentences of each kind'); add('--json', metavar='FILE'); add('--workers', type=int, default=1)
+    add('folder', nargs='?', metavar='VOICE', help='voice folder (default: the shipped toy-en)'); add('--quick', action='store_true', help='the autopsy only, without counting words')
+    add('-n', type=int, default=100, help='sentences of each kind'); add('--json', metavar='FILE'); add('--page', metavar='FILE.png', help='the autopsy on one page'); add('--workers', type=int, default=1)
     return p
 
 # %% ../nbs/11_engine.ipynb #c11-056

@@ -3,7 +3,7 @@
     python tests/run.py                    everything
     python tests/run.py 04 test_house      only files whose name holds one of these words
     NB_FLAGS="slow data" python tests/run.py    cells flagged `#| slow` and `#| data` too
-    NB_TIMEOUT=900, JOBS=4                 seconds a file may take (300), files at a time (2)
+    NB_TIMEOUT=900, JOBS=4                 seconds a file may take (600), files at a time (2)
 """
 import argparse, concurrent.futures, faulthandler, json, os, re, signal, subprocess, sys, tempfile, threading, time
 import xml.etree.ElementTree as ET
@@ -118,7 +118,7 @@ def main(argv=None):
     ap.add_argument('words', nargs='*', help='run only files whose name holds one of these words')
     ap.add_argument('--root', type=Path, default=ROOT, help='the project to test')
     ap.add_argument('--jobs', type=int, default=int(os.environ.get('JOBS') or 2), help='files at a time')
-    ap.add_argument('--limit', type=float, default=float(os.environ.get('NB_TIMEOUT') or 300), help='seconds a file may take')
+    ap.add_argument('--limit', type=float, default=float(os.environ.get('NB_TIMEOUT') or 600), help='seconds a file may take')
     ap.add_argument('--one', type=Path, help=argparse.SUPPRESS)
     ap.add_argument('--until', type=float, default=0., help=argparse.SUPPRESS)
     a = ap.parse_args(argv)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lewm_tts.core import UserError, voices_dir
+from lewm_tts.data import espeak_available
 from lewm_tts.engine import Voice, main, split_text
 
 SHIPPED = voices_dir() / 'toy-en'
@@ -145,6 +146,16 @@ def test_stdin_is_spoken(tmp_path):
     p = subprocess.run([*CLI, 'speak', '-', '-o', str(tmp_path / 'x.wav')], input='good morning.'.encode(), capture_output=True, timeout=120)
     assert p.returncode == 0, p.stderr
     assert (tmp_path / 'x.wav').stat().st_size > 20000
+
+
+@pytest.mark.skipif(not espeak_available(), reason='the autopsy needs espeak as reference (the toy extra)')
+def test_report_examines_and_names_the_disease(capsys, tmp_path):
+    sick = Path(__file__).resolve().parent.parent / 'data' / 'ward' / 'leak'
+    assert main(['report', str(sick), '--vocoder', 'griffin-lim', '--quick', '--page', str(tmp_path / 'p.png'), '--json', str(tmp_path / 'r.json')]) == 0
+    said, kept = capsys.readouterr().out, json.loads((tmp_path / 'r.json').read_text())['autopsy']
+    assert 'LEAK: ' in said and 'prefix gap' in said and kept['diagnosis'][0]['key'] == 'leak'
+    assert (tmp_path / 'p.png').read_bytes()[:4] == b'\x89PNG'
+    assert 'two voices' in refused(capsys, 'report', sick, '--voice', sick)
 
 
 @pytest.mark.parametrize('cmd', ['speak', 'demo', 'train', 'report', 'train-voice'])

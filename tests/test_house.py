@@ -56,7 +56,7 @@ def test_requirements_and_extras(cfg):
 def test_setup_py_reads_settings(cfg):
     setup = pytest.importorskip('setuptools') and load(ROOT/'setup.py')
     got = setup.extras(setup.settings())
-    assert set(got) == {'toy', 'eval', 'dev'} and set(got['toy'] + got['eval']) <= set(got['dev'])
+    assert set(got) == {'toy', 'eval', 'browser', 'dev'} and set(got['toy'] + got['eval']) <= set(got['dev'])
     assert setup.lines(setup.settings()['console_scripts']) == ['lewm-tts=lewm_tts.engine:main']
     imported = {a.name for n in ast.walk(ast.parse((ROOT/'setup.py').read_text())) if isinstance(n, ast.Import) for a in n.names}
     assert 'pkg_resources' not in imported
@@ -64,7 +64,7 @@ def test_setup_py_reads_settings(cfg):
 
 def test_every_requirement_is_pinned_in_constraints(cfg):
     pins = names('\n'.join(line for line in (ROOT/'constraints.txt').read_text().splitlines() if not line.startswith('#')))
-    for k in ('requirements', 'toy_requirements', 'eval_requirements', 'dev_requirements'):
+    for k in ('requirements', 'toy_requirements', 'eval_requirements', 'browser_requirements', 'dev_requirements'):
         assert names(cfg[k]) <= pins, f'{k}: {names(cfg[k]) - pins} not in constraints.txt'
 
 

@@ -31,6 +31,8 @@ def contents(nbs):
 
 def main():
     OUT.mkdir(exist_ok=True)
+    (OUT/'images').mkdir(exist_ok=True)
+    for f in sorted((ROOT/'nbs'/'images').glob('*')): write(OUT/'images'/f.name, f.read_bytes())
     nbs = sorted(p for p in (ROOT/'nbs').glob('*.ipynb') if p.name[0] not in '._')
     lib = max((p.stat().st_mtime for p in (ROOT/'lewm_tts').glob('*.py')), default=0)
 
