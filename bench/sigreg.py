@@ -94,7 +94,7 @@ def main():
     a = p.parse_args(); torch.set_num_threads(1)
     sec, err = times(BASE, a.device, a.rounds), error(BASE, a.device)
     z, dirs = inputs(**BASE, device=a.device); gemm = min(once(lambda v, d, K: (v@d).square().mean(), z, dirs, 0, a.device)[0] for _ in range(a.rounds))
-    rows = {k: dict(seconds=sec[k], times_faster=sec['eager']/sec[k], peak_mib=(mib := peak(k, BASE, a.device)), value_error=err[k][0], gradient_error=err[k][1]) for k in VARIANTS}
+    rows = {k: dict(seconds=sec[k], times_faster=sec['eager']/sec[k], peak_mib=peak(k, BASE, a.device), value_error=err[k][0], gradient_error=err[k][1]) for k in VARIANTS}
     for k in rows: rows[k]['memory_share'] = rows[k]['peak_mib']/rows['eager']['peak_mib']
     print(f"{BASE}, forward + backward, {a.device}, torch {torch.__version__}; the matrix products alone: {gemm*1e3:.0f} ms")
     print(f"{'':8}{'ms':>8}{'faster':>9}{'MiB':>8}{'share':>8}{'value err':>11}{'grad err':>10}")
