@@ -284,6 +284,7 @@ def cmd_train_voice(a)->None:
     train_voice(a.out, steps=a.steps, vocoder_steps=a.vocoder_steps, seed=a.seed, workers=a.workers)
     print(f"voice in {a.out}; hear it with `lewm-tts demo --voice {a.out}`")
 
+# %% ../nbs/11_engine.ipynb #c11-071
 def cmd_report(a)->None:
     "Examine a voice: the autopsy of its free run first, then words and timing on sentences it never saw."
     from tqdm import tqdm
