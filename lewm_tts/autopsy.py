@@ -746,7 +746,7 @@ def test_sentences(
     if every.is_file(): out['everyday'] = every.read_text().splitlines()[:n]
     return out
 
-TARGET = dict(generator=.02, clauses=.05, everyday=.05)   # largest WER above the vocoded reference
+TARGET = dict(generator=.005, clauses=.02, everyday=.02)   # largest WER above the vocoded reference
 
 # %% ../nbs/10b_autopsy.ipynb #c10b-113
 def kind_report(
