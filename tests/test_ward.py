@@ -63,3 +63,16 @@ def test_one_model_for_every_disease():
     from lewm_tts.autopsy import CHECKS, DISEASES, WARD as names
     assert {s for d in DISEASES for s in (*d.signs, *d.also)} <= set(CHECKS)
     assert set(names.values()) - {'healthy'} <= {d.key for d in DISEASES}
+
+
+@pytest.mark.parametrize('preset', ['tiny', 'mini', 'v3', 'v3b', 'v3c', 'base'])
+def test_every_preset_can_be_examined(preset, texts):
+    "Untrained, so ill in any case; a bidirectional encoder must be found even so."
+    from lewm_tts.autopsy import CHECKS, autopsy
+    from lewm_tts.core import PRESETS, make_config
+    from lewm_tts.model import LeWMTTS
+    assert preset in PRESETS and len(PRESETS) == 6
+    torch.manual_seed(0)
+    r = autopsy(LeWMTTS(make_config(preset)), texts[:4])
+    assert len(r.rows) == len(CHECKS) and all(row.why or row.verdict in ('ok', 'warn', 'ALARM', '') for row in r.rows)
+    assert r.disease != 'healthy' and (r.disease == 'leak') == (not make_config(preset).causal)
