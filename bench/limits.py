@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lewm_tts.autopsy import longest
 from lewm_tts.core import atomic_path, cache_dir, recordings_dir
 from lewm_tts.data import BOS, Corpus, build_corpus, clauses, collate, generator_sentences, normalise_text
 from lewm_tts.engine import Voice, split_text
@@ -65,16 +66,9 @@ def loops(z):
     return max(r, default=0.)
 
 
-def longest_run(flags):
-    "Longest row of True."
-    best = now = 0
-    for f in flags: now = now+1 if f else 0; best = max(best, now)
-    return best
-
-
 def stuck(pos):
     "Most steps in a row on one id."
-    at = pos.floor(); return 1+longest_run((at[1:] == at[:-1]).tolist())
+    at = pos.floor(); return 1+longest((at[1:] == at[:-1]).tolist())
 
 
 def measure(voice, text, utt, one_go=False):
@@ -85,7 +79,7 @@ def measure(voice, text, utt, one_go=False):
         else: a = voice.speak(text); parts, wav = a.parts, a.wav
         b = collate([utt], model.cfg.downsample); real = model.encode(b.mel, b.mel_mask).z[0]
     z, still = torch.cat([p.z for p in parts]), .25*float(real.diff(dim=0).norm(dim=-1).median())
-    static = lambda x: longest_run((x.diff(dim=0).norm(dim=-1) < still).tolist())
+    static = lambda x: longest((x.diff(dim=0).norm(dim=-1) < still).tolist())
     row = dict(text=text, words=len(text.split()), pieces=len(parts), ended=all(p.ended for p in parts), guards={k: sum(p.guards[k] for p in parts) for k in parts[0].guards},
                seconds=round(len(wav)/24000, 2), duration=round(sum(len(p.mel) for p in parts)/len(utt.mel), 4),
                loop=round(max(loops(p.z) for p in parts)-loops(real), 4), static=static(z), static_real=static(real), stuck=max(stuck(p.pos) for p in parts),

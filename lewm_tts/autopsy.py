@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
-from .core import UserError, atomic_path, cache_dir, png_bytes, recordings_dir, show_mel, wav_bytes
+from .core import Config, UserError, atomic_path, cache_dir, png_bytes, recordings_dir, show_mel, wav_bytes
 from .data import Batch, Corpus, build_corpus, clauses, collate, generator_sentences
 from .encoder import Latents
 from .evaluate import Report, Row, cepstra, duration_ratio, envelope_correlation, evaluate_voice, loudness, mcd_dtw, silence_share, word_errors
@@ -215,7 +215,7 @@ def examine(
     own = follow(patient, b, cap, own=True) if hasattr(patient, 'done') else None
     return Exam(patient, utts, b, lat, pair, patient.decode(z, m), free, own, None if own is None else patient.decode(own.z, own.mask), _spoil(patient, utts[:16], z, noisy))
 
-_HZ = 24000/256     # mel frames per second
+_HZ = Config().mel_hz     # mel frames per second
 
 # %% ../nbs/10b_autopsy.ipynb #c10b-025
 TRUTH = {

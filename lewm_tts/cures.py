@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'BARE', 'V3C', 'PATIENTS', 'NAIVE', 'ARMS', 'SHOWS', 'World', 'real_world', 'TinyPredictor', 'Player',
-           'Played', 'play', 'meters', 'by_step', 'look_ahead', 'ward_corpus', 'Spoiled', 'wrong_text', 'silent_tail',
+           'Played', 'play', 'meters', 'look_ahead', 'ward_corpus', 'Spoiled', 'wrong_text', 'silent_tail',
            'train_patient', 'Judge', 'run_arm', 'read_cures', 'of_arm', 'won', 'cure_table', 'dot_plot', 'wilson',
            'failure_plot', 'Sandbox']
 
@@ -22,8 +22,7 @@ from .core import UserError, atomic_path, cache_dir, make_config, png_bytes, sho
 from .data import Corpus, build_corpus, collate, generator_sentences
 from .model import fold, save_model, unfold
 from .predictor import pointer
-from .rollout import sounds, timing
-from .sigreg import sigreg_statistic
+from .rollout import per_step, sounds, summary, teacher_and_free, timing
 from .training import train
 
 # %% ../nbs/10c_cures.ipynb #c10c-010
@@ -161,17 +160,6 @@ def meters(
     z,teacher,free = (x[p.mask] for x in (p.z, p.teacher, p.free))
     tf,fr = (float(((x-z)**2).mean()) for x in (teacher, free))
     return dict(mse_teacher=tf, mse_free=fr, variance=float(free.var(0).sum()/z.var(0).sum()), ratio=fr/tf)
-
-def by_step(
-    p:Played,
-    least:int=8,     # steps reached by fewer sequences are left out
-)->dict:             # step, variance, mse_free, mse_teacher: (t,) arrays
-    "The same along the run."
-    keep = [i for i in range(p.z.shape[1]) if int(p.mask[:,i].sum())>=least]
-    at = lambda x,i: x[p.mask[:,i],i]
-    var = [float(at(p.free, i).var(0).sum()/at(p.z, i).var(0).sum()) for i in keep]
-    err = {k: np.array([float(((at(x, i)-at(p.z, i))**2).mean()) for i in keep]) for k,x in (('mse_free', p.free), ('mse_teacher', p.teacher))}
-    return dict(step=np.array(keep), variance=np.array(var), **err)
 
 # %% ../nbs/10c_cures.ipynb #c10c-028
 def look_ahead(
@@ -319,16 +307,12 @@ class Judge:
 @torch.no_grad()
 def __call__(self:Judge,
     model,            # `LeWMTTS`
-    **kw              # of `LeWMTTS.compare`: temperature, guide, ...
+    **kw              # of `teacher_and_free`: temperature, guide, ...
 )->dict:              # name -> number
     "One row of the table."
-    b = collate(self.utts, model.cfg.downsample)
-    w = model.compare(b, generator=torch.Generator().manual_seed(0), **kw); m = w.mask
-    mse = lambda x: float(((x-w.z)**2)[m].mean())
-    stat = lambda x: float(sigreg_statistic(x[m], generator=torch.Generator().manual_seed(0)))
-    heard = {f'wer_{k}': self.words(model.decode(z, m), b.mel_mask) for k,z in (('free', w.free), ('teacher', w.teacher), ('encoded', w.z))}
-    return dict(**heard, wer_vocoded=self.wer_vocoded, mse_free=mse(w.free), mse_teacher=mse(w.teacher), variance=float(w.z[m].var(0).mean()),
-                variance_ratio=float(w.free[m].var(0).sum()/w.z[m].var(0).sum()), sigreg_free=stat(w.free), sigreg_true=stat(w.z))
+    p = teacher_and_free(model, self.utts, **kw); s = summary(p)
+    heard = {f'wer_{k}': self.words(x, p.mel_mask) for k,x in (('free', p.mel_free), ('teacher', p.mel_teacher), ('encoded', model.decode(p.z, p.mask)))}
+    return heard | dict(wer_vocoded=self.wer_vocoded) | {k: s[k] for k in ('mse_free', 'mse_teacher', 'variance', 'variance_ratio', 'sigreg_free', 'sigreg_true')}
 
 def run_arm(
     name:str,          # key of `ARMS`
@@ -471,10 +455,10 @@ def draw(self:Sandbox,
 ):                          # matplotlib figure
     "Variance left, error, and the mel."
     import matplotlib.pyplot as plt
-    s = by_step(p, min(8, len(p.z))); fig,axs = plt.subplots(1, 3, figsize=(8,2.2), dpi=72, layout='constrained')
-    axs[0].plot(s['step'], s['variance']); axs[0].axhspan(.85, 1.15, color='tab:green', alpha=.15); axs[0].set(xlabel='step', ylabel='variance left', ylim=(0, max(1.3, min(4, 1.1*s['variance'].max()))))
-    for k,l in (('mse_teacher','true history'), ('mse_free','own history')): axs[1].plot(s['step'], s[k], label=l)
-    axs[1].set(xlabel='step', ylabel='error', ylim=(0, min(3, max(.6, 1.1*s['mse_free'].max())))); axs[1].legend(fontsize=7)
+    s = per_step(p, min(8, len(p.z))); fig,axs = plt.subplots(1, 3, figsize=(8,2.2), dpi=72, layout='constrained')
+    axs[0].plot(s['step'], s['variance_free']); axs[0].axhspan(.85, 1.15, color='tab:green', alpha=.15); axs[0].set(xlabel='step', ylabel='variance left', ylim=(0, max(1.3, min(4, 1.1*s['variance_free'].max()))))
+    for k,l in (('error_teacher','true history'), ('error_free','own history')): axs[1].plot(s['step'], s[k], label=l)
+    axs[1].set(xlabel='step', ylabel='error', ylim=(0, min(3, max(.6, 1.1*s['error_free'].max())))); axs[1].legend(fontsize=7)
     show_mel(mel, axs[2], 'free run')
     return fig
 

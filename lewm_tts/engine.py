@@ -197,10 +197,13 @@ def figure(
     ax[2].set(xlabel='seconds', ylabel='latent', xlim=(0, seconds), title='latent trajectory, three widest directions')
     return fig
 
-def picture(audio:Audio, path)->None:
-    "Write `figure` to a PNG, by temp file and rename."
+def picture(
+    draw,                    # an `Audio`, drawn by `figure`; or a function that makes a matplotlib figure
+    path,                    # of the PNG
+)->None:
+    "Write a figure to a PNG, by temp file and rename."
     import matplotlib; matplotlib.use('Agg')
-    fig = figure(audio)
+    fig = draw() if callable(draw) else figure(draw)
     with atomic_path(path) as p: fig.savefig(p, format='png')
     import matplotlib.pyplot as plt; plt.close(fig)
 
@@ -293,20 +296,13 @@ def cmd_report(a)->None:
     if a.folder and a.voice: raise UserError(f"two voices given, {a.folder} and {a.voice}; give one")
     v = Voice.load(a.folder or a.voice, a.vocoder)
     found = autopsy(v, words=not a.quick, title=str(a.folder or a.voice or 'toy-en')); print(found, end='\n\n', flush=True)
-    if a.page: _save_page(found, a.page)
+    if a.page: picture(found.page, a.page); print(f'wrote {a.page}')
     out = dict(autopsy=found.to_dict())
     if not a.quick:
         with tqdm(disable=None, unit='sentence') as bar: r = voice_report(v, n=a.n, workers=a.workers, progress=lambda i,n: bar.update())
         print(r); out |= r.to_dict()
     if a.json:
         with atomic_path(a.json) as p: p.write_text(json.dumps(out, indent=1, ensure_ascii=False)+'\n')
-
-def _save_page(found, path)->None:
-    "The autopsy's page as PNG, by temp file and rename."
-    import matplotlib; matplotlib.use('Agg')
-    fig = found.page()
-    with atomic_path(path) as p: fig.savefig(p, format='png')
-    print(f'wrote {path}')
 
 # %% ../nbs/11_engine.ipynb #c11-054
 _EXAMPLES = {

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['band', 'AdaNorm', 'pointer', 'CrossAttention', 'positions', 'PredictorLayer', 'Pred', 'Cache', 'EnergyHead',
-           'energy_score', 'JEPAPredictor', 'guided_weight', 'guided_attention_loss', 'DurationPredictor',
-           'duration_loss', 'monotonic_search', 'forward_sum_loss', 'Aligner', 'diagonal_prior']
+           'energy_score', 'HistoryDropout', 'JEPAPredictor', 'guided_weight', 'guided_attention_loss',
+           'DurationPredictor', 'duration_loss', 'monotonic_search', 'forward_sum_loss', 'Aligner', 'diagonal_prior']
 
 # %% ../nbs/05_predictor.ipynb #c05-004
 import math
@@ -205,6 +205,17 @@ def energy_score(
     dist = lambda x,y: ((x-y).float().pow(2).sum(-1) + 1e-6).sqrt()
     return (dist(a, z) + dist(b, z) - dist(a, b))/z.shape[-1]**.5
 
+# %% ../nbs/05_predictor.ipynb #c05-125
+class HistoryDropout(nn.Dropout):
+    "Dropout on the history; a part of it may stay on in use, as in Tacotron's prenet (Shen et al. 2018)."
+    def __init__(self,
+        p:float=.1,        # in training only
+        always:float=0.,   # in use as well
+    ):
+        super().__init__(p); self.always = always
+
+    def forward(self, x:Tensor)->Tensor: return super().forward(F.dropout(x, self.always))
+
 # %% ../nbs/05_predictor.ipynb #c05-043
 class JEPAPredictor(nn.Module):
     "Predict latent t from the latents before t and the text."
@@ -224,9 +235,9 @@ class JEPAPredictor(nn.Module):
     ):
         if align not in ('pointer', 'guided', 'free'): raise ValueError(f"align must be 'pointer', 'guided' or 'free', got {align!r}")
         super().__init__()
-        self.align,self.window,self.heads,self.width,self.head,self.prenet_drop = align,window,heads,width,head,prenet_drop
+        self.align,self.window,self.heads,self.width,self.head = align,window,heads,width,head
         self.bos = nn.Parameter(torch.zeros(d))
-        self.inp = nn.Sequential(nn.Linear(d, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, width))
+        self.inp = nn.Sequential(nn.Linear(d, width), nn.SiLU(), HistoryDropout(dropout, prenet_drop), nn.Linear(width, width))
         if align=='pointer': self.here = nn.Linear(text_width+3, width)
         self.layers = nn.ModuleList(PredictorLayer(width, heads, ff, text_width, align=='pointer', n_cond, dropout) for _ in range(layers))
         self.norm,self.mean,self.logstd,self.stop = AdaNorm(width, n_cond),nn.Linear(width, d),nn.Linear(width, d),nn.Linear(width, 1)
@@ -274,8 +285,7 @@ def run(self:JEPAPredictor,
     pos:Tensor=None,  # (b, t) pointer of the steps wanted
 ):                    # (Pred, Cache)
     "Advance by `history.shape[1]` steps."
-    x = self.inp[1](self.inp[0](history))
-    x = self.inp[3](self.inp[2](F.dropout(x, self.prenet_drop)))            # F.dropout: in use as well as in training
+    x = self.inp(history)
     if self.align=='pointer':
         if pos is None: raise ValueError("align='pointer' needs pos (b, t); see `pointer`")
         x = self.look(x, pos, cache)

@@ -139,8 +139,7 @@ class _EppsPulley(torch.autograd.Function):
     def forward(ctx, x, wt, n_knots, t_max, group=None):
         t,phi,w = quadrature(n_knots, t_max, x)
         with torch.autocast(x.device.type, enabled=False): C,S = _ecf(x, wt, n_knots, t_max/(n_knots-1))
-        if group is not None: C,S = _sum_over_ranks(torch.stack([C, S]), group)
-        if group is not None: C[0] = 1.
+        if group is not None: C,S = _sum_over_ranks(torch.stack([C, S]), group); C[0] = 1.   # cos 0, which every rank has counted
         D = C-phi[:,None,None]
         ctx.save_for_backward(x, wt, D, S, w*t); ctx.grid,ctx.group = (t_max,n_knots),group
         return ((D**2+S**2)*w[:,None,None]).sum(0)
@@ -172,11 +171,11 @@ def _prepare(z, mask, what, least, few=2, group=None):
     if ok.shape!=z.shape[:-1]: raise ValueError(f"{what}: mask {tuple(ok.shape)} does not fit z {tuple(z.shape)}; one flag per row")
     if mask is not None: z = torch.where(ok[...,None], z, 0.)
     z,ok = z.reshape(-1, n, d), ok.reshape(-1, n)
-    keep = ok.sum(-1)>=few
-    if mask is not None and not keep.all() and group is None: z,ok = z[keep], ok[keep]
-    if len(z)==0 or (n<few and group is None): raise ValueError(f"{what} needs at least {few} samples per test; " + ("one sample says nothing about a distribution" if few>1 else "there is none"))
     count = ok.sum(-1).to(z.dtype)
     if group is not None: count = _sum_over_ranks(count, group)
+    keep = count>=few
+    if not keep.all(): z,ok,count = z[keep], ok[keep], count[keep]
+    if len(z)==0: raise ValueError(f"{what} needs at least {few} samples per test; " + ("one sample says nothing about a distribution" if few>1 else "there is none"))
     return z, (ok/count[:,None])[:,None].to(z.dtype), count
 
 def _finite(stat, what):
@@ -203,7 +202,6 @@ def _sliced(z, n_proj, mask, generator, t_max, n_knots, what, directions=None, f
     with torch.autocast(z.device.type, enabled=False):
         if white: z = whiten(z, wt, group)
         a = random_directions(z.shape[-1], n_proj, generator, z) if directions is None else directions.detach().to(z)
-        if group is not None and directions is None: a = _from_first_rank(a, group)
         return _finite(_EppsPulley.apply(z@a, wt, n_knots, t_max, group), what), count
 
 def _from_first_rank(x:Tensor, group)->Tensor:
@@ -290,8 +288,10 @@ def sigreg(
     if target not in ('standard', 'whitened'): raise ValueError(f"target must be 'standard' or 'whitened', got {target!r}")
     if not torch.is_tensor(z) or z.ndim<2: raise ValueError(f"sigreg wants a tensor (..., n, d), got {getattr(z, 'shape', type(z).__name__)}")
     z,mask = _arrange(z, mask, over, frames, generator)
-    if subspaces and directions is None: directions = subspace_directions(z.shape[-1], num_slices, subspaces, generator, like=z.detach().float())
-    if group is not None and subspaces: directions = _from_first_rank(directions, group)
+    if directions is None:
+        like = z.detach().float()
+        directions = subspace_directions(z.shape[-1], num_slices, subspaces, generator, like=like) if subspaces else random_directions(z.shape[-1], num_slices, generator, like)
+        if group is not None: directions = _from_first_rank(directions, group)
     stat,count = _sliced(z, num_slices, mask, generator, t_max, knots, 'sigreg', directions, 1 if mask is None else 2, group, target=='whitened')
     return (stat*count[:,None]).mean() if SCALES[scale]=='n' else stat.mean()
 

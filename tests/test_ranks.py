@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from lewm_tts.sigreg import sigreg
 
 N, D = 240, 24
-HOW = {'standard': {}, 'no n': dict(scale='none'), 'subspaces': dict(subspaces=4), 'masked': dict(masked=True), 'per step': dict(over='step')}
+HOW = {'standard': {}, 'no n': dict(scale='none'), 'subspaces': dict(subspaces=4), 'masked': dict(masked=True), 'per step': dict(over='step'), 'per step, one of them empty': dict(over='step', masked=True)}
 
 
 def rows(): return torch.randn(N, D, generator=torch.Generator().manual_seed(0)) * 1.2 + .3
@@ -27,7 +27,9 @@ def call(z, start, kw, group=None):
     "The statistic of some rows; the mask and the time axis depend on the row's number in the whole batch."
     kw = dict(kw); masked = kw.pop('masked', False)
     if masked: kw['mask'] = torch.arange(start, start + len(z)) % 3 > 0
-    if kw.get('over') == 'step': z = z.view(-1, 6, D // 6)
+    if kw.get('over') == 'step':
+        z = z.view(-1, 6, D // 6)
+        if masked: kw['mask'] = kw['mask'][:, None] & (torch.arange(6) < 5)   # nobody has a sixth step
     return sigreg(z, num_slices=40, group=group, **kw)
 
 
