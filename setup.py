@@ -18,9 +18,9 @@ def lines(value): return [line.strip() for line in value.splitlines() if line.st
 
 
 def extras(cfg):
-    "Extra name -> requirements; dev holds toy and eval as well."
-    res = {k: lines(cfg[f'{k}_requirements']) for k in ('toy', 'eval', 'browser', 'dev')}
-    res['dev'] = res['toy'] + res['eval'] + res['dev']
+    "Extra name -> requirements; dev holds those that the tests need."
+    res = {k: lines(cfg[f'{k}_requirements']) for k in ('toy', 'eval', 'serve', 'prepare', 'ray', 'browser', 'dev')}
+    res['dev'] = [r for k in ('toy', 'eval', 'serve', 'prepare', 'dev') for r in res[k]]
     return res
 
 
@@ -34,7 +34,7 @@ def main():
         author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'],
         license='Apache-2.0', license_files=['LICENSE'],
         packages=find_packages(include=[cfg['lib_name'], cfg['lib_name'] + '.*']),
-        package_data={cfg['lib_name']: ['voices/**/*']}, zip_safe=False,
+        package_data={cfg['lib_name']: ['voices/**/*', 'web/*']}, zip_safe=False,
         python_requires='>=' + cfg['min_python'],
         install_requires=lines(cfg['requirements']), extras_require=extras(cfg),
         entry_points={'console_scripts': lines(cfg['console_scripts']), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},

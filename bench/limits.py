@@ -16,8 +16,9 @@ import torch
 from lewm_tts.autopsy import longest
 from lewm_tts.core import atomic_path, cache_dir, recordings_dir
 from lewm_tts.data import BOS, Corpus, build_corpus, clauses, collate, generator_sentences, normalise_text
-from lewm_tts.engine import Voice, split_text
+from lewm_tts.engine import Voice
 from lewm_tts.evaluate import Recogniser, word_errors
+from lewm_tts.script import split_text
 from lewm_tts.training import HELD_OUT, _repository, voice_texts
 
 LENGTHS = (1, 2, 3, 5, 10, 20, 40)

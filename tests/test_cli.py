@@ -1,16 +1,19 @@
 "The `lewm-tts` command: what it says on bad input, what it writes on good input, and that nothing half-written stays behind."
-import json, os, re, resource, shutil, subprocess, sys, wave
+import json, os, re, resource, shlex, shutil, signal, subprocess, sys, time, wave
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
+from lewm_tts.cli import _EXAMPLES, _parser, main
 from lewm_tts.core import UserError, voices_dir
 from lewm_tts.data import espeak_available
-from lewm_tts.engine import Voice, main, split_text
+from lewm_tts.engine import FORMATS, Voice
+from lewm_tts.script import split_text
 
 SHIPPED = voices_dir() / 'toy-en'
-CLI = [sys.executable, '-c', 'from lewm_tts.engine import main; raise SystemExit(main())']
+CLI = [sys.executable, '-c', 'from lewm_tts.cli import main; raise SystemExit(main())']
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +53,20 @@ def test_missing_arguments(capsys, tmp_path):
     assert 'l.txt' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o')
     assert 'speed' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--speed', '9')
     assert 'speaker' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--speaker', '3')
+    assert '.flac' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.aac')
+    assert '.srt' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--captions', tmp_path / 'x.txt')
+    assert '--out-dir' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o', '-o', tmp_path / 'x.wav')
+    assert 'pause' in refused(capsys, 'speak', 'wait [pause long] here', '-o', tmp_path / 'x.wav')
+    assert 'no.safetensors' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--prompt', tmp_path / 'no.safetensors')
+    assert 'no.wav' in refused(capsys, 'clone', tmp_path / 'no.wav', tmp_path / 'p.safetensors')
     nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize('words', [['speek', 'hello'], ['speak', 'hello', '--speed', 'fast'], ['speak', 'hello', '--nonsense'], []])
+def test_mistyped_words_get_one_line_too(capsys, words):
+    with pytest.raises(SystemExit) as e: main(words)
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and len(err.splitlines()) == 1 and err.startswith('lewm-tts:') and '--help' in err
 
 
 def test_stdin_that_is_not_utf8(tmp_path):
@@ -158,7 +174,109 @@ def test_report_examines_and_names_the_disease(capsys, tmp_path):
     assert 'two voices' in refused(capsys, 'report', sick, '--voice', sick)
 
 
-@pytest.mark.parametrize('cmd', ['speak', 'demo', 'train', 'report', 'train-voice'])
+def test_formats_and_captions(tmp_path):
+    text = 'It is 7:30, and $5 is not much.'
+    for f in FORMATS: assert main(['speak', text, '-o', str(tmp_path / f'x.{f}'), '--captions', str(tmp_path / f'x.{f}.srt')]) == 0
+    sound = {f: soundfile.read(tmp_path / f'x.{f}')[0] for f in FORMATS}
+    assert abs(sound['flac'] - sound['wav']).max() < 1 / 32767 and all(abs(len(y) / len(sound['wav']) - 1) < .1 for y in sound.values())
+    srt = (tmp_path / 'x.wav.srt').read_text()
+    assert '$5' in srt and '7:30,' in srt and 'dollars' not in srt and '00:00:0' in srt and '-->' in srt
+    assert len({(tmp_path / f'x.{f}.srt').read_text() for f in FORMATS}) == 1
+    assert main(['speak', text, '-o', str(tmp_path / 'x.wav'), '--captions', str(tmp_path / 'x.vtt')]) == 0
+    assert (tmp_path / 'x.vtt').read_text().startswith('WEBVTT')
+
+
+def test_raw_text_is_read_as_it_stands(tmp_path):
+    for flags in ([], ['--raw-text']): assert main(['speak', 'room 7.', '-o', str(tmp_path / f'{len(flags)}.wav'), *flags]) == 0
+    assert (tmp_path / '0.wav').read_bytes() != (tmp_path / '1.wav').read_bytes()
+    assert main(['speak', 'room seven.', '-o', str(tmp_path / 'words.wav')]) == 0
+    assert (tmp_path / '0.wav').read_bytes() == (tmp_path / 'words.wav').read_bytes()
+
+
+def speaking(*words, **kw): return subprocess.Popen([*CLI, 'speak', *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
+
+
+def test_sound_comes_before_the_text_ends(tmp_path):
+    "Text into one pipe, sound out of the other, and the same samples as from a file."
+    p = speaking('-', '-o', '-', '--format', 'pcm')
+    p.stdin.write('The first, über alles: ein müder Satz. The sec'.encode()[:-1]); p.stdin.flush()
+    got = p.stdout.read(24000)                    # half a second, while our end of the pipe is still open
+    assert len(got) == 24000
+    p.stdin.write(b'cond one.'); p.stdin.close()
+    got += p.stdout.read()
+    assert p.wait(60) == 0 and b'Traceback' not in p.stderr.read()
+    assert main(['speak', 'The first, über alles: ein müder Satz. The second one.', '-o', str(tmp_path / 'x.wav')]) == 0
+    with wave.open(str(tmp_path / 'x.wav')) as f: assert f.readframes(10**9) == got
+
+
+@pytest.mark.parametrize('fmt', ['wav', 'flac', 'mp3', 'ogg'])
+def test_a_pipe_carries_any_format(tmp_path, fmt):
+    p = subprocess.run([*CLI, 'speak', 'good morning to you.', '-o', '-', '--format', fmt], capture_output=True, timeout=120)
+    assert p.returncode == 0 and b'piece' not in p.stderr
+    if fmt == 'wav': assert p.stdout[:4] == b'RIFF' and len(p.stdout) > 24000
+    else:
+        (tmp_path / f'x.{fmt}').write_bytes(p.stdout)
+        y, sr = soundfile.read(tmp_path / f'x.{fmt}')
+        assert .5 < len(y) / sr < 3 and abs(y).max() > .05
+
+
+def test_a_reader_that_hangs_up(tmp_path):
+    p = speaking('one more sentence about the river. ' * 60, '-o', '-')
+    assert len(p.stdout.read(1000)) == 1000
+    p.stdout.close()
+    assert p.wait(60) == 1 and p.stderr.read() == b''
+
+
+@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT])
+def test_stopped_in_the_middle(tmp_path, how):
+    (tmp_path / 'x.wav').write_bytes(b'the old sound')
+    code = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n' + CLI[2]
+    p = subprocess.Popen([sys.executable, '-c', code, 'speak', 'one more sentence about the river. ' * 400, '-o', str(tmp_path / 'x.wav')], stderr=subprocess.PIPE, text=True)
+    t = time.time()
+    while p.poll() is None and not list(tmp_path.glob('.x.wav*')) and time.time() - t < 100: time.sleep(.02)
+    p.send_signal(how)
+    assert p.wait(60) == 130 and p.stderr.read().splitlines() == ['lewm-tts: stopped']
+    assert (tmp_path / 'x.wav').read_bytes() == b'the old sound' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_voice_prompt(capsys, tmp_path):
+    assert main(['speak', 'a few words of mine.', '-o', str(tmp_path / 'me.wav')]) == 0
+    assert main(['clone', str(tmp_path / 'me.wav'), str(tmp_path / 'me.safetensors'), '--text', 'a few words of mine.']) == 0
+    assert 'me.safetensors' in capsys.readouterr().out
+    for i, prompt in enumerate(([], ['--prompt', str(tmp_path / 'me.safetensors')])): assert main(['speak', 'and now others.', '-o', str(tmp_path / f'{i}.wav'), *prompt]) == 0
+    assert (tmp_path / '0.wav').read_bytes() != (tmp_path / '1.wav').read_bytes()
+
+
+def test_a_list_equals_its_lines(tmp_path):
+    lines = ['hello.', 'good bye, and thank you for everything.', 'how are you?', 'seven boats left the harbour today.']
+    (tmp_path / 'l.txt').write_text('\n'.join(lines))
+    assert main(['speak', '--list', str(tmp_path / 'l.txt'), '--out-dir', str(tmp_path / 'o'), '--lanes', '3']) == 0
+    for i, line in enumerate(lines):
+        assert main(['speak', line, '-o', str(tmp_path / 'x.wav')]) == 0
+        a, b = (soundfile.read(f)[0] for f in (tmp_path / 'x.wav', tmp_path / 'o' / f'{i:04d}.wav'))
+        assert len(a) == len(b) and abs(a - b).max() < 2e-3, line       # a batch adds in another order
+
+
+def test_help_comes_without_torch():
+    code = "import sys\nfrom lewm_tts.cli import main\ntry: main(['--help'])\nexcept SystemExit: print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert p.stdout.splitlines()[-1] == '[]', p.stdout + p.stderr
+
+
+def test_every_example_can_be_parsed():
+    for text in _EXAMPLES.values():
+        for line in text.strip().splitlines():
+            words = shlex.split(line[line.index('lewm-tts'):].split(' | ')[0])
+            assert _parser(words[1]).parse_args(words[1:]).cmd == words[1]
+
+
+def test_serving_without_its_packages_names_them(tmp_path):
+    code = "import sys\nfor m in ('fastapi', 'uvicorn'): sys.modules[m] = None\n" + CLI[2]
+    p = subprocess.run([sys.executable, '-c', code, 'serve'], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 2 and 'lewm_tts[serve]' in p.stderr and len(p.stderr.splitlines()) == 1, p.stderr
+
+
+@pytest.mark.parametrize('cmd', ['speak', 'clone', 'serve', 'demo', 'prepare', 'train', 'report', 'train-voice'])
 def test_help_has_examples(capsys, cmd):
     with pytest.raises(SystemExit) as e: main([cmd, '--help'])
     assert e.value.code == 0 and 'examples:' in capsys.readouterr().out
@@ -177,8 +295,10 @@ def test_100000_characters_are_spoken_in_pieces(voice):
     assert len(text) >= 100_000
     pieces = split_text(text)
     assert max(map(len, pieces)) <= 75 and ' '.join(pieces).split() == text.split()
-    wav, r = next(voice.stream(text))
-    assert len(wav) > 12000 and r.ended
+    chunks = voice.stream(text)
+    first = next(chunks)
+    chunks.close()
+    assert len(first.wav) > 0 and first.piece == 0 and not first.last
     assert max(map(len, split_text('x' * 100_000))) <= 75 and ''.join(split_text('x' * 100_000)) == 'x' * 100_000   # an endless word
     assert split_text('a, b, c.') == ['a, b, c.'] and split_text('... !') == []
 
@@ -208,7 +328,7 @@ def test_voice_api_errors(voice):
 def test_speaking_needs_no_extra(tmp_path):
     "With the optional packages hidden, importing and speaking still work."
     code = ("import sys\nfor m in ('espeakng_loader', 'pocketsphinx', 'jiwer', 'librosa', 'accelerate', 'matplotlib', 'IPython', 'nbdev'): sys.modules[m] = None\n"
-            f"from lewm_tts.engine import main\nraise SystemExit(main(['speak', 'it works alone.', '-o', {str(tmp_path / 'x.wav')!r}]))")
+            f"from lewm_tts.cli import main\nraise SystemExit(main(['speak', 'it works alone.', '-o', {str(tmp_path / 'x.wav')!r}]))")
     p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert p.returncode == 0, p.stderr
     assert (tmp_path / 'x.wav').stat().st_size > 20000
