@@ -292,7 +292,9 @@ def draw(self:Pool, out:torch.Tensor)->torch.Tensor:
     "(lanes, d) the next latents: the means, or draws around them."
     d = self.fast.d; rows = out[:,:d].clone()
     for lane,t in enumerate(self.takes):
-        if t.temperature>0: rows[lane] += out[lane,d:2*d].clamp(-6, 2).exp()*t.temperature**.5*torch.randn(d, generator=t.generator)
+        if t.temperature>0 and self.cfg.head=='energy':
+            q = self.voice.model.pred.energy; rows[lane] = q(self.fast.h[lane], t.temperature**.5*torch.randn(q.q, generator=t.generator))
+        elif t.temperature>0: rows[lane] += out[lane,d:2*d].clamp(-6, 2).exp()*t.temperature**.5*torch.randn(d, generator=t.generator)
     return rows
 
 # %% ../nbs/11_engine.ipynb #c11-138
@@ -334,6 +336,7 @@ def begin(self:Pool, job:Job, attempt:int=0)->None:
     except UserError as e: return self.end(job, e)
     t = Take(job, attempt, (memory, rows, cond, dur), pos, steps, total, None if self.whole else self.voice.live.start())
     t.early = 0 if self.whole or job.at or steps*c.chunk<=self.voice.live.look+2 else self.voice.card.get('early', 0)
+    if not lane: self.fast.dice.set_state(t.generator.get_state())
     t.next,t.gap,self.z[lane] = math.inf if self.whole else -(-(t.early or self.voice.live.look+2)//c.chunk),2,m.pred.bos
     before = job.before or (h.prompt and h.prompt.history(self.voice, h.speaker))
     if before: self.fast.prime(lane, *before); self.z[lane] = before[0][-1]
@@ -385,7 +388,7 @@ def release(self:Pool, t:Take)->None:
 @patch
 def emit(self:Pool, job:Job, chunk:Chunk)->None:
     job.at += len(chunk.wav)/self.cfg.sr
-    if job.on_chunk: job.on_chunk(chunk)
+    if f := job.on_chunk: f(chunk)                                      # read once: another thread may cancel
 
 # %% ../nbs/11_engine.ipynb #c11-141
 @patch
@@ -412,7 +415,7 @@ def finish(self:Pool, lane:int)->None:
 def end(self:Pool, job:Job, error:Exception=None)->None:
     "A job is over."
     job.error,job.done = error,True
-    if job.on_done: job.on_done(job)
+    if f := job.on_done: f(job)
 
 # %% ../nbs/11_engine.ipynb #c11-026
 @patch

@@ -46,7 +46,8 @@ class Fast:
         self.text_k,self.text_v = new(L, lanes, H, hd, 0),new(L, lanes, H, 0, hd)          # keys and values of the text
         self.ids,self.pos = new(lanes, 0).float(),new(lanes, 0).float()                    # middle of each id on the text axis; the pointer
         self.rows,self.mods = new(lanes, 0, self.width),new(3*L+1, 2, lanes, self.width)   # what text and timing add to the input; AdaNorm's scale and shift
-        self.t,self.n,self.clock,self.view = [],[],0,None                                  # steps and ids of each lane; steps of the ring
+        self.voice = new(lanes, self.cond[0].in_features if self.cond else 0).float()                              # the condition itself
+        self.t,self.n,self.clock,self.view,self.dice = [],[],0,None,torch.Generator(self.device)                                  # steps and ids of each lane; steps of the ring
 
 # %% ../nbs/10f_fast.ipynb #c10f-032
 @patch
@@ -108,6 +109,7 @@ def join(self:Fast,
     self.ids[i] = 1e4; self.ids[i,:n] = torch.arange(n, device=self.device)+.5     # where there is no id it is too far to be seen
     self.rows[i,:t] = rows+self.inp[3]
     if pos is not None: self.pos[i,:t] = pos[0]
+    if cond is not None: self.voice[i] = cond[0]
     for k,m in enumerate(self.cond): self.mods[k,1,i],self.mods[k,0,i] = m(F.silu(cond))[0].chunk(2, -1)
     self.mods[:,0,i] += 1
     if not i: self.clock = 0                                            # nobody is left who remembers
@@ -121,7 +123,7 @@ def leave(self:Fast,
 )->int:             # the lane that moved into the hole and is called `lane` from now on
     "Free a lane. Lanes stay packed, so that no row is computed for nobody: the last one moves."
     last = len(self.t)-1
-    for x,dim in ((self.ring, 2), (self.mods, 2), (self.text_k, 1), (self.text_v, 1), *((x, 0) for x in (self.mask, self.ids, self.pos, self.rows))):
+    for x,dim in ((self.ring, 2), (self.mods, 2), (self.text_k, 1), (self.text_v, 1), *((x, 0) for x in (self.mask, self.ids, self.pos, self.rows, self.voice))):
         if lane!=last: x.select(dim, lane).copy_(x.select(dim, last))
     self.t[lane],self.n[lane] = self.t[last],self.n[last]
     self.t.pop(); self.n.pop(); self.view = None
@@ -173,7 +175,8 @@ def inputs(self:Fast, z:Tensor):
     v,t = self.view,self.t
     at = (slice(0, 1),t[0]) if len(t)==1 else (v['lane'],torch.tensor(t, device=self.device))
     h = F.silu(torch.addmm(self.inp[1], z.to(self.dtype), self.inp[0]))
-    x = torch.addmm(self.rows[at], F.dropout(h, self.pred.inp[2].always) if self.pred.inp[2].always else h, self.inp[2])
+    if p := self.pred.inp[2].always: h = h*(torch.rand(h.shape, generator=self.dice, device=h.device)>=p)/(1-p)      # Tacotron's prenet: dropout in use
+    x = torch.addmm(self.rows[at], h, self.inp[2])
     if self.pred.align=='pointer': far = self.coef*((v['ids']-self.pos[at][:,None])**2)[:,None,None]
     else: far = ((v['ids']>=1e4)*-1e4)[:,None,None].expand(self.depth, -1, self.heads, -1, -1)
     return x,far.to(self.dtype).flatten(1, 2)
@@ -207,7 +210,11 @@ def step(self:Fast,
         x = torch.addmm(x, y, wp).add_(bp); self.attn.append(a)
         x = torch.addmm(x, F.gelu(torch.addmm(bf, self.norm(x, 3*l+2), wf)), wg).add_(bg)
     self.clock += 1; self.t = [t+1 for t in self.t]
-    return torch.addmm(self.out[1], self.norm(x, -1), self.out[0]).float()
+    out = torch.addmm(self.out[1], self.norm(x, -1), self.out[0]).float()
+    if self.pred.head=='energy':                                        # its mean is a draw with no noise; `h` is what further draws read
+        self.h = self.pred.norm(x.float()[:,None], None if not self.cond else self.voice[:A])[:,0]
+        out[:,:self.d] = self.pred.energy(self.h, self.h.new_zeros(A, self.pred.energy.q))
+    return out
 
 # %% ../nbs/10f_fast.ipynb #c10f-061
 @patch
