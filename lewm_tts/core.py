@@ -33,7 +33,7 @@ class _Sound:
 class _Encoders(_Sound):
     # text
     vocab:int=259           # pad, bos, eos + 256 bytes
-    text_norm:str='en'      # 'en' (lower case, digits to words) or 'none'
+    text_norm:str='en'      # 'en' (lower case, digits to words), 'none', or 'auto' (by the script of the letters)
     text_width:int=192      # h, width of the text memory
     text_convs:int=2        # conv blocks before the transformer
     ff_mult:int=3           # feed-forward width / width in both encoders
@@ -130,7 +130,7 @@ PRESETS = {
 }
 
 # %% ../nbs/00_core.ipynb #c00-028
-_CHOICES = dict(text_norm=('en','none'), latent=('sigreg','kl'), enc_norm=('batch','layer'), align=('pointer','guided','free'), head=('mean','gauss','energy'),
+_CHOICES = dict(text_norm=('en','none','auto'), latent=('sigreg','kl'), enc_norm=('batch','layer'), align=('pointer','guided','free'), head=('mean','gauss','energy'),
                 dec_style=('linear','transposed'))
 
 def _known(name, valid, what):

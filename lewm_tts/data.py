@@ -103,11 +103,14 @@ _ABBR = {'mr':'mister', 'mrs':'missus', 'dr':'doctor', 'vs':'versus', 'etc':'et 
 
 def normalise_text(
     text:str,         # what a person typed
-    mode:str='en',    # 'en', or 'none': only collapse whitespace (any language)
+    mode:str='en',    # 'en'; 'none': only collapse whitespace (any language); 'auto': 'none' where a letter is not Latin, else 'en'
 )->str:
     "Lower case letters, spaces and , . ? ! ; : ' - only; digits and signs become words. Doing it twice changes nothing."
-    if mode not in ('en','none'): raise UserError(f"unknown text mode {mode!r}; use 'en' or 'none'")
+    if mode not in ('en','none','auto'): raise UserError(f"unknown text mode {mode!r}; use 'en' or 'none', or 'auto'")
     t = text
+    if mode=='auto':
+        foreign = any(c.isalpha() and not unicodedata.name(c, '').startswith(('LATIN', 'FULLWIDTH LATIN')) for c in t)
+        mode,t = ('none',t.replace('।', '.')) if foreign else ('en',t)             # a danda ends a sentence
     if mode=='en':
         for a,b in (('’',"'"), ('‘',"'"), ('´',"'")): t = t.replace(a, b)      # NFKC would break some of these apart
         t = unicodedata.normalize('NFKC', t).lower()
@@ -481,7 +484,7 @@ class Corpus:
         for p in map(Path, paths):
             man = _manifest(p)
             for s in man['shards']:
-                self._files.append((p/s['file'], man['speaker']))
+                self._files.append((p/s['file'], s.get('speaker', man['speaker'])))
                 size.append(self._shard(len(self._files)-1)['sizes'].numpy()); where += [(len(self._files)-1, i) for i in range(len(size[-1]))]
         self._where,self._size = np.array(where),np.concatenate(size)
 
@@ -504,6 +507,8 @@ class Corpus:
     def __getstate__(self): return self.__dict__ | {'_open': {}}
     @property
     def lengths(self)->np.ndarray: return self._size[:,0]
+    @property
+    def speakers(self)->np.ndarray: return np.array([s for _,s in self._files])[self._where[:,0]]   # of each utterance
     @property
     def hours(self)->float: return float(self._size[:,3].sum()/_cfg.sr/3600)
     @property
