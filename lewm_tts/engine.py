@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'METERS', 'fade', 'Chunk', 'SpeakError', 'Audio', 'sound_file', 'Voice', 'How', 'how', 'verdict', 'Job',
-           'Take', 'Pool', 'collect', 'run_threads', 'Prompt', 'read_sound', 'plain_report', 'figure', 'picture']
+           'Take', 'Pool', 'bites', 'collect', 'run_threads', 'Prompt', 'read_sound', 'plain_report', 'figure',
+           'picture']
 
 # %% ../nbs/11_engine.ipynb #c11-004
 import contextlib, json, math, threading, time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -94,7 +96,9 @@ def sound_file(
             with open_wav(str(tmp), sr) as f: yield lambda w: f.writeframes(pcm16(w))
         else:
             import soundfile
-            with soundfile.SoundFile(str(tmp), 'w', sr, 1, format=FORMATS[kind]) as f: yield lambda w: f.write(np.asarray(w, dtype=np.float32))
+            try:
+                with soundfile.SoundFile(str(tmp), 'w', sr, 1, format=FORMATS[kind]) as f: yield lambda w: f.write(np.asarray(w, dtype=np.float32))
+            except soundfile.LibsndfileError as e: raise OSError(str(e).rstrip('.')) from e      # `atomic_path` says it in one line
 
 @patch
 def save(self:Audio, path)->Path:
@@ -107,19 +111,19 @@ class Voice:
     "A model, its vocoder and its card."
     def __init__(self, model:LeWMTTS, vocoder, card:dict=None, dtype=torch.float32):
         self.model,self.vocoder,self.card,self.dtype = model.eval(),vocoder,card or {},dtype
-        self.live,self.fast,self.text = Live(model, vocoder, dtype),Fast(model.pred, dtype=dtype),FastText(model.text, dtype)
+        self.live,self.fast,self.text = Live(model, vocoder, dtype),Fast(model.pred, dtype=dtype),FastText(model.text)
         self.idle,self.lock = [],threading.Lock()
 
     @classmethod
     def load(cls,
         folder=None,         # voice folder; None: the shipped voice
         vocoder=None,        # 'small', 'hub' or 'griffin-lim'; None: the best there is
-        dtype='float32',     # 'float32', 'bfloat16' or 'float16': weights of predictor, decoder and vocoder
+        dtype='float32',     # 'float32', 'bfloat16', 'float16' or 'int8': big matrices of predictor and vocoder
     ):
         "Load a voice folder; `UserError` says which file is missing or broken."
         folder = Path(folder) if folder is not None else voices_dir()/'toy-en'
         if not folder.is_dir(): raise UserError(f"no voice folder {folder}; give the folder that `lewm-tts train-voice` wrote, or omit --voice for the shipped one")
-        if dtype not in ('float32', 'bfloat16', 'float16'): raise UserError(f"unknown dtype {dtype!r}; use float32, bfloat16 or float16")
+        if dtype not in ('float32', 'bfloat16', 'float16', 'int8'): raise UserError(f"unknown dtype {dtype!r}; use float32, bfloat16, float16 or int8")
         model = load_model(folder)
         small = (folder/'vocoder.safetensors').exists() or (folder/'vocoder.json').exists()
         voc = load_vocoder(folder, vocoder) if vocoder not in (None, 'small') else load_vocos(folder) if small or vocoder else load_vocoder(folder)
@@ -168,9 +172,13 @@ def how(voice:Voice, kw:dict)->How:
     known,cfg = How.__dataclass_fields__,voice.model.cfg
     if odd := [k for k in kw if k not in known]: raise UserError(f"unknown option {odd[0]!r}; known are {', '.join(known)}")
     h = How(**kw)
+    for k,kind in dict(speaker=Integral, seed=Integral, retries=Integral, speed=Real, temperature=Real).items():
+        if not isinstance(v := getattr(h, k), kind): raise UserError(f"{k} {' '.join(repr(v).split())[:40]} is no {'whole ' if kind is Integral else ''}number; the default is {known[k].default}")
+    if not 0<=h.retries<=100: raise UserError(f"retries {h.retries} is outside 0 to 100")
     if not .25<=h.speed<=4: raise UserError(f"speed {h.speed} is outside .25 to 4")
     if not 0<=h.temperature<=25: raise UserError(f"temperature {h.temperature} is outside 0 to 25; 0 is the mean, 1 the natural spread")
     if not 0<=h.speaker<cfg.n_speakers: raise UserError(f"speaker {h.speaker} is unknown; this voice has {cfg.n_speakers}, counted from 0")
+    if h.prompt is not None and not hasattr(h.prompt, 'history'): raise UserError(f"prompt {' '.join(repr(h.prompt).split())[:40]} is no Prompt; make one with Voice.clone or Prompt.load")
     if h.prompt is not None and h.prompt.z.shape[1]!=cfg.d_latent: raise UserError(f"the prompt has latents of width {h.prompt.z.shape[1]}, this voice {cfg.d_latent}; clone it again with this voice")
     return h
 
@@ -186,6 +194,7 @@ def verdict(
     n,z = len(part.z),part.z
     still = longest(z.diff(dim=0).norm(dim=-1)/z.shape[1]**.5<.1)
     silent = longest(part.mel.amax(-1)<-4)*n/max(1, len(part.mel))
+    if not bool(z.isfinite().all() and part.mel.isfinite().all()): return 'latents or mel are not finite'
     if not part.ended: return f'no end after {n/hz:.1f} s'
     if n/hz*speed<.03*letters-.1: return f'too short, {n/hz:.2f} s for {letters} letters'
     if part.guards['norm']>.1*n: return f"latents out of bounds in {part.guards['norm']} of {n} steps"
@@ -209,8 +218,9 @@ class Job:
     def close(self)->None:
         "No more text. `UserError` if there was nothing to speak."
         with self.pool.lock:
-            self.pieces += self.reader.close(); self.closed = True
-            if not self.pieces: raise UserError("nothing to speak; give at least one letter or digit")
+            self.closed = True                                                          # first: a job that fails here must not wait for ever
+            try: self.pieces += self.reader.close()
+            except UserError as e: self.error = e; raise
 
     def cancel(self)->None:
         "Stop before the next step; nothing is called any more."
@@ -220,11 +230,11 @@ class Job:
 class Take:
     "One try at one piece, in one lane."
     def __init__(self, job:Job, attempt:int, text:tuple, pos, steps:int, total:int, state):
-        self.job,self.piece,self.i,self.attempt = job,job.pieces[job.i],job.i,attempt
+        self.job,self.piece,self.i,self.attempt,self.at = job,job.pieces[job.i],job.i,attempt,job.at
         self.text,self.pos,self.steps,self.total,self.state = text,pos,steps,total,state   # (memory, rows of the pointer, condition, durations); pointer; ...
         self.rows,self.attn,self.pushed,self.out,self.skip = [],[],0,0,0                   # rows made; rows decoded; samples out; samples out early
         self.zs,self.mels,self.held,self.guards = [],[],[],dict(norm=0, cap=0)
-        self.generator = torch.Generator().manual_seed((job.how.seed*1000+self.i+attempt*7919)%2**63)
+        self.generator = torch.Generator().manual_seed((int(job.how.seed)*1000+self.i+attempt*7919)%2**63)
         self.temperature = max(job.how.temperature, .3*attempt)                            # a second try must differ from the first
 
 # %% ../nbs/11_engine.ipynb #c11-136
@@ -235,6 +245,7 @@ class Pool:
         lanes:int=8,        # pieces spoken at the same time
         whole:bool=False,   # True: decode each piece in one go at its end: less work, later sound
     ):
+        if not (isinstance(lanes, Integral) and lanes>0): raise UserError(f"lanes {lanes!r}: a pool needs at least one")
         self.voice,self.cfg,self.whole,self.lock = voice,voice.model.cfg,whole,threading.RLock()
         self.fast,self.waiting,self.takes = Fast(voice.model.pred, lanes, dtype=voice.dtype, like=voice.fast),deque(),[]
         self.z = torch.zeros(lanes, self.fast.d)
@@ -256,7 +267,8 @@ class Pool:
     def clear(self)->None:
         "Drop everything."
         with self.lock: self.waiting.clear()
-        while self.takes: self.free(0)
+        self.takes.clear()
+        while self.fast.t: self.fast.leave(len(self.fast.t)-1)                          # also a lane whose take was never made
 
 # %% ../nbs/11_engine.ipynb #c11-137
 @patch
@@ -310,7 +322,7 @@ def admit(self:Pool)->None:
                 self.emit(job, Chunk(self.quiet(job, job.pieces[job.i-1]), z, torch.zeros(0, self.cfg.n_mel), job.i-1, [], True))
             if job.done: continue
             if job.i<len(job.pieces): self.begin(job)
-            elif job.closed: self.end(job)
+            elif job.closed: self.end(job, job.error)
             else: self.waiting.append(job)
 
 @patch
@@ -332,13 +344,13 @@ def begin(self:Pool, job:Job, attempt:int=0)->None:
         memory,cond = self.voice.read(job.pieces[job.i].text, h.speaker)
         pos,dur,total = m.timing(memory, cond, None, h.speed)
         rows,steps = None if pos is None else fold(pos[...,None], c.chunk).mean(-1),math.ceil(total/c.chunk)
+        before = job.before or (h.prompt and h.prompt.history(self.voice, h.speaker))
+        t = Take(job, attempt, (memory, rows, cond, dur), pos, steps, total, None if self.whole else self.voice.live.start())
         lane = self.fast.join(memory, rows, cond, steps=steps)
     except UserError as e: return self.end(job, e)
-    t = Take(job, attempt, (memory, rows, cond, dur), pos, steps, total, None if self.whole else self.voice.live.start())
     t.early = 0 if self.whole or job.at or steps*c.chunk<=self.voice.live.look+2 else self.voice.card.get('early', 0)
     if not lane: self.fast.dice.set_state(t.generator.get_state())
     t.next,t.gap,self.z[lane] = math.inf if self.whole else -(-(t.early or self.voice.live.look+2)//c.chunk),2,m.pred.bos
-    before = job.before or (h.prompt and h.prompt.history(self.voice, h.speaker))
     if before: self.fast.prime(lane, *before); self.z[lane] = before[0][-1]
     self.takes.append(t)
 
@@ -356,7 +368,7 @@ def push(self:Pool, t:Take, last:bool=False)->Chunk:
     else: t.state,mel,wav = live.push(t.state, z, last)
     t.pushed,t.gap = len(t.rows),min(2*t.gap, 16); t.next = t.pushed+t.gap
     t.zs.append(z); t.mels.append(mel)
-    words = marks(t.piece, t.text[3][0], c.hop/c.sr, at=t.job.at) if t.text[3] is not None and not t.out and len(wav)>t.skip else []
+    words = marks(t.piece, t.text[3][0], c.hop/c.sr, at=t.at) if t.text[3] is not None and not t.out and len(wav)>t.skip else []
     skip = min(t.skip, len(wav)); t.skip -= skip
     chunk = Chunk(fade(wav[skip:], not t.out, last).clamp(-1, 1), z, mel, t.i, words, last)
     t.out += len(wav)-skip
@@ -371,9 +383,9 @@ def hurry(self:Pool, t:Take)->None:
     c,live = self.cfg,self.voice.live; n = c.hop*c.downsample
     z = torch.stack(t.rows).view(-1, c.d_latent)
     wav = live.push(live.start(), torch.cat([z, z.new_zeros(live.need(n)-len(z), c.d_latent)]))[2][:n]
-    words = marks(t.piece, t.text[3][0], c.hop/c.sr, at=t.job.at) if t.text[3] is not None else []
+    words = marks(t.piece, t.text[3][0], c.hop/c.sr, at=t.at) if t.text[3] is not None else []
     t.held.append(Chunk(fade(wav, last=False).clamp(-1, 1), z[:0], z.new_zeros(0, c.n_mel), t.i, words, False))
-    t.early,t.out,t.skip,t.next = 0,n,n,-(-(live.look+2)//c.chunk)
+    t.early,t.out,t.skip,t.next = 0,n,n,-(-(live.look+4)//c.chunk)
     if not t.job.how.hold: self.release(t)
 
 @patch
@@ -388,7 +400,9 @@ def release(self:Pool, t:Take)->None:
 @patch
 def emit(self:Pool, job:Job, chunk:Chunk)->None:
     job.at += len(chunk.wav)/self.cfg.sr
-    if f := job.on_chunk: f(chunk)                                      # read once: another thread may cancel
+    f = job.on_chunk                                                    # read once: another thread may cancel
+    try: f and f(chunk)
+    except Exception as e: self.end(job, e)                             # its listener failed: the other lanes go on
 
 # %% ../nbs/11_engine.ipynb #c11-141
 @patch
@@ -405,7 +419,7 @@ def finish(self:Pool, lane:int)->None:
     if why and t.attempt<h.retries and t.out==sum(len(x.wav) for x in t.held)+len(chunk.wav):
         t.job.tries += 1; return self.begin(t.job, t.attempt+1)
     if why: return self.end(t.job, SpeakError(f"{t.piece.raw.strip()[:60]!r} could not be spoken: {why}{f' ({t.attempt+1} tries)' if t.attempt else ''}; try another seed, shorter sentences, or check=False"))
-    words = chunk.words if attn is None else marks(t.piece, pos.long().bincount(minlength=n).float()*c.downsample, c.hop/c.sr, at=t.job.at)
+    words = chunk.words if attn is None else marks(t.piece, pos.long().bincount(minlength=n).float()*c.downsample, c.hop/c.sr, at=t.at)
     t.held.append(chunk._replace(wav=torch.cat([chunk.wav, self.quiet(t.job, t.piece)]), words=words, part=part))
     self.release(t); t.job.i += 1
     if h.carry: t.job.before = torch.stack(t.rows)[-32:],t.text[0],None if t.text[1] is None else t.text[1][:,len(t.rows)-len(t.rows[-32:]):len(t.rows)],t.text[2]
@@ -426,14 +440,24 @@ def stream(self:Voice,
     "Yield a `Chunk` as soon as its sound is final. `UserError` if this cannot be spoken, `SpeakError` where a piece fails."
     for _,chunk in self.run(text, **kw): yield chunk
 
+def bites(
+    text,           # a str, or an iterator of str
+    n:int=4000,     # most characters in a bite
+):
+    "A book in small parts: it is heard before all of it was read."
+    for part in [text] if isinstance(text, str) else text:
+        if not isinstance(part, str): raise UserError(f"a text is a str or an iterator of str, got an iterator of {type(part).__name__}")
+        for i in range(0, len(part), n): yield part[i:i+n]
+
 @patch
 def run(self:Voice, text, **kw):
     "Yield (`Job`, `Chunk`): a pool of one lane, driven from here; several calls at once each have their own."
+    ready,whole = [],isinstance(text, str) and len(text)<=4000
+    if isinstance(text, bytes) or not hasattr(text, '__iter__'): raise UserError(f"a text is a str or an iterator of str, got {type(text).__name__}")
     with self.lock: pool = self.idle.pop() if self.idle else Pool(self, 1)
     try:
-        ready,whole = [],isinstance(text, str)
         job = pool.submit(text if whole else None, ready.append, **kw)
-        for part in () if whole else text:
+        for part in () if whole else bites(text):
             job.feed(part)
             while pool.step() or ready: yield from [(job, c) for c in ready]; ready.clear()
         if not whole: job.close()
@@ -497,6 +521,7 @@ def batch(self:Voice,
     **kw            # see `How`
 )->list:            # of `Audio`, in order
     "Many texts at once: sentences share each step. Equal to `speak` but for the last bits. The first failure is raised at the end."
+    if isinstance(texts, (str, bytes)) or not hasattr(texts, '__len__'): raise UserError(f"batch speaks a list of texts, got {type(texts).__name__}; for one text use speak")
     t0,todo,lock,jobs,first,was = time.perf_counter(),deque(range(len(texts))),threading.Lock(),{},{},torch.get_num_threads()
     made,left = [[] for _ in texts],[0]
     def chunk(i, c): made[i].append(c); first.setdefault(i, time.perf_counter()-t0)
@@ -534,7 +559,7 @@ class Prompt:
 
     def history(self, voice, speaker:int)->tuple:
         "What `Fast.prime` wants: rows, memory, pointer, condition. Computed once per voice and speaker."
-        if (key := (id(voice), speaker)) not in self._made:
+        if (key := (voice, speaker)) not in self._made:
             m,c = voice.model,voice.model.cfg
             memory,cond = m.memory(torch.tensor([text_to_ids(self.text)]), speaker=torch.tensor([speaker]))
             pos = pointer(self.dur[None], len(self.z), c.downsample) if c.align=='pointer' else None
@@ -543,7 +568,9 @@ class Prompt:
 
     def save(self, path)->Path:
         "One safetensors file, by temp file and rename."
-        with atomic_path(path) as p: save_file(dict(z=self.z.contiguous(), dur=self.dur.contiguous()), p, metadata=dict(format='lewm_tts prompt', text=self.text))
+        with atomic_path(path) as p:
+            try: save_file(dict(z=self.z.contiguous(), dur=self.dur.contiguous()), p, metadata=dict(format='lewm_tts prompt', text=self.text))
+            except SafetensorError as e: raise OSError(str(e)) from e
         return Path(path)
 
     @classmethod
@@ -552,7 +579,7 @@ class Prompt:
         try:
             with safe_open(path, 'pt') as f: about,(z,dur) = f.metadata() or {},(f.get_tensor(k).float() for k in ('z', 'dur'))
         except (OSError, SafetensorError) as e: raise UserError(f"{path} is no voice prompt ({e}); make one with `lewm-tts clone`") from e
-        ok = z.ndim==2 and len(z) and dur.ndim==1 and bool(z.isfinite().all()) and len(dur)==len(text_to_ids(about.get('text', '')))
+        ok = z.ndim==2 and len(z) and dur.ndim==1 and bool((z.abs()<100).all() and (dur>=0).all()) and 2<=len(dur)==len(text_to_ids(about.get('text', '')))<=dur.sum()+1.9<1e6
         if about.get('format')!='lewm_tts prompt' or not ok: raise UserError(f"{path} is no voice prompt of lewm_tts; make one with `lewm-tts clone`")
         return cls(z, dur, about.get('text', ''))
 
@@ -580,12 +607,17 @@ def clone(self:Voice,
     "Encode .5 to 30 s of sound as a history to go on from (an acoustic prompt). `UserError` if it is too short, long or silent."
     from lewm_tts.data import LogMel, normalise_text
     c = self.model.cfg
-    wav = torch.as_tensor(wav, dtype=torch.float32) if not isinstance(wav, (str, Path)) else read_sound(wav, c.sr)
+    if not isinstance(text, (str, type(None))): raise UserError(f"the prompt's text must be a str, got {type(text).__name__}")
+    if isinstance(wav, (str, Path)): wav = read_sound(wav, c.sr)
+    try: wav = torch.as_tensor(wav, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as e: raise UserError(f"a prompt is (s,) samples in -1 to 1 or the path of a file, got {type(wav).__name__}") from e
     if wav.ndim!=1 or not .5<=len(wav)/c.sr<=30: raise UserError(f"a prompt must be .5 to 30 s of one channel, got {tuple(wav.shape)} samples; cut it")
     if not bool(wav.isfinite().all()) or float(wav.abs().max())<1e-3: raise UserError("the prompt is silent or broken; give a few seconds of clear speech")
+    if float(wav.abs().max())>4: raise UserError(f"the prompt's samples reach {float(wav.abs().max()):.0f}; scale them to -1 to 1")
     mel = LogMel(c.sr, c.n_fft, c.hop, c.n_mel, c.log_clip)(wav); mel = mel[:len(mel)//c.downsample*c.downsample]
     z,said = self.model.encode(mel[None]).z[0],normalise_text(text, c.text_norm) if text else ''
     ids = torch.tensor([text_to_ids(said)])
+    if ids.shape[1]-1>len(mel): raise UserError(f"the prompt's text is too long, {len(said)} letters for {len(wav)/c.sr:.1f} s; give what is said in the sound")
     dur = self.model.durations(*self.model.memory(ids)[:1])[0] if said and c.align=='pointer' else torch.tensor([1.]*ids.shape[1])
     return Prompt(z.clone(), dur*len(mel)/dur.sum(), said)
 

@@ -12,6 +12,7 @@ import torch, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
 from .core import UserError
+from .live import Dense
 from .predictor import JEPAPredictor, positions
 
 # %% ../nbs/10f_fast.ipynb #c10f-021
@@ -32,38 +33,39 @@ class Fast:
         pred:JEPAPredictor,     # the readable one; its weights are copied
         lanes:int=1,            # sentences at most
         context:int=4096,       # steps the ring holds at most where the predictor has no window of its own
-        dtype=torch.float32,    # of weights and activations
+        dtype=torch.float32,    # of the big matrices: float32, bfloat16, float16 or int8 (see `live.Dense`); all else is float32
         like=None,              # a `Fast` of the same predictor whose folded weights are shared
     ):
         self.pred,self.lanes,self.dtype,self.device = pred,lanes,dtype,pred.bos.device
         self.heads,self.width,self.depth,self.d = pred.heads,pred.width,len(pred.layers),len(pred.bos)
-        self.hd,self.size = self.width//self.heads,pred.window or context
+        self.hd,self.size,self.full = self.width//self.heads,pred.window or context,dtype==torch.float32
         if like is None: self.fold()
         else: self.__dict__.update({k:like.__dict__[k] for k in ('inp', 'layers', 'out', 'cond', 'coef') if k in like.__dict__})
         L,H,hd,cap = self.depth,self.heads,self.hd,min(self.size, 128)
-        new = lambda *s: torch.zeros(s, dtype=dtype, device=self.device)
+        new = lambda *s: torch.zeros(s, device=self.device)
         self.ring,self.mask = new(L, 2, lanes, H, cap, hd),new(lanes, H, 1, cap)           # keys and values; 0 or -inf where a lane must not look
         self.text_k,self.text_v = new(L, lanes, H, hd, 0),new(L, lanes, H, 0, hd)          # keys and values of the text
-        self.ids,self.pos = new(lanes, 0).float(),new(lanes, 0).float()                    # middle of each id on the text axis; the pointer
+        self.ids,self.pos = new(lanes, 0),new(lanes, 0)                                    # middle of each id on the text axis; the pointer
         self.rows,self.mods = new(lanes, 0, self.width),new(3*L+1, 2, lanes, self.width)   # what text and timing add to the input; AdaNorm's scale and shift
-        self.voice = new(lanes, self.cond[0].in_features if self.cond else 0).float()                              # the condition itself
+        self.voice = new(lanes, self.cond[0].in_features if self.cond else 0)                                      # the condition itself
         self.t,self.n,self.clock,self.view,self.dice = [],[],0,None,torch.Generator(self.device)                                  # steps and ids of each lane; steps of the ring
 
 # %% ../nbs/10f_fast.ipynb #c10f-032
 @patch
 def fold(self:Fast)->None:
     "Copy the predictor's weights into the form that `step` reads."
-    p,s,ty,W = self.pred,self.hd**-.5,self.dtype,self.width
+    p,s,W = self.pred,self.hd**-.5,self.width
+    ready = lambda w,b: (w,b) if self.full else Dense(w.t(), b, self.dtype)
     plain = lambda lin: (lin.weight.detach().float().t().contiguous(),lin.bias.detach().float())
-    self.inp = [x.to(ty) for lin in (p.inp[0], p.inp[3]) for x in plain(lin)]
+    self.inp = [x for lin in (p.inp[0], p.inp[3]) for x in plain(lin)]
     self.layers = []
     for l in p.layers:
         w,b = fold_norm(l.n1, l.attn.qkv)
         w[:,:W] *= s; b[:W] *= s                                       # the queries carry 1/sqrt(hd)
         parts = (w,b),plain(l.attn.out),fold_norm(l.n2, l.cross.q, s),plain(l.cross.out),fold_norm(l.n3, l.ff[0]),plain(l.ff[3])
-        self.layers.append([x.to(ty) for pair in parts for x in pair])
+        self.layers.append([ready(*x) for x in parts])
     heads = [fold_norm(p.norm, h) for h in (p.mean, p.logstd, p.stop)]
-    self.out = [torch.cat(x, -1).to(ty) for x in zip(*heads, strict=True)]
+    self.out = [torch.cat(x, -1) for x in zip(*heads, strict=True)]
     self.cond = [m.mod for l in p.layers for m in (l.n1, l.n2, l.n3)]+[p.norm.mod] if hasattr(p.norm, 'mod') else []
     if p.align=='pointer': self.coef = torch.stack([-.5*(-2*l.cross.log_sigma.detach()).exp() for l in p.layers])[:,None,:,None,None]
 
@@ -113,7 +115,7 @@ def join(self:Fast,
     for k,m in enumerate(self.cond): self.mods[k,1,i],self.mods[k,0,i] = m(F.silu(cond))[0].chunk(2, -1)
     self.mods[:,0,i] += 1
     if not i: self.clock = 0                                            # nobody is left who remembers
-    self.mask[i] = -math.inf; self.t.append(0); self.n.append(n)
+    self.mask[i] = -math.inf; self.ring[:,:,i] = 0; self.t.append(0); self.n.append(n)
     return i
 
 @patch
@@ -174,12 +176,18 @@ def inputs(self:Fast, z:Tensor):
     "What each lane reads in this step: (lanes, width), and what its attention to the text pays, (layers, lanes*heads, 1, n)."
     v,t = self.view,self.t
     at = (slice(0, 1),t[0]) if len(t)==1 else (v['lane'],torch.tensor(t, device=self.device))
-    h = F.silu(torch.addmm(self.inp[1], z.to(self.dtype), self.inp[0]))
+    h = F.silu(torch.addmm(self.inp[1], z, self.inp[0]))
     if p := self.pred.inp[2].always: h = h*(torch.rand(h.shape, generator=self.dice, device=h.device)>=p)/(1-p)      # Tacotron's prenet: dropout in use
     x = torch.addmm(self.rows[at], h, self.inp[2])
     if self.pred.align=='pointer': far = self.coef*((v['ids']-self.pos[at][:,None])**2)[:,None,None]
     else: far = ((v['ids']>=1e4)*-1e4)[:,None,None].expand(self.depth, -1, self.heads, -1, -1)
-    return x,far.to(self.dtype).flatten(1, 2)
+    return x,far.float().flatten(1, 2)
+
+@patch
+def times(self:Fast, m, x:Tensor, to:Tensor=None)->Tensor:
+    "x W + b, added `to` something if given."
+    if not self.full: return m.product(x) if to is None else to+m.product(x)
+    return torch.addmm(m[1], x, m[0]) if to is None else torch.addmm(to, x, m[0]).add_(m[1])
 
 @patch
 def attend(self:Fast, q:Tensor, pay:Tensor, k:Tensor, v:Tensor):
@@ -197,26 +205,38 @@ def step(self:Fast,
     slot = self.clock%self.size
     if slot>=self.mask.shape[3]: self.lengthen(slot+1)
     if self.view and slot>=self.view['s']: self.view = None
-    v,A,full = self.view or self.views(),len(self.t),self.dtype==torch.float32
+    v,A = self.view or self.views(),len(self.t)
     turn,(x,pay),self.attn = self.turn(),self.inputs(z),[]
     v['mask'][:,:,slot] = 0
-    for l,(wq,bq,wo,bo,wc,bc,wp,bp,wf,bf,wg,bg) in enumerate(self.layers):
-        if full: torch.addmm(bq, self.norm(x, 3*l), wq, out=v['qkv'])
-        else: v['qkv'].copy_(torch.addmm(bq, self.norm(x, 3*l), wq))
+    for l,(qkv,out,query,cross,ff,back) in enumerate(self.layers):
+        if self.full: torch.addmm(qkv[1], self.norm(x, 3*l), qkv[0], out=v['qkv'])
+        else: v['qkv'].copy_(qkv.product(self.norm(x, 3*l)))
         v['qk'].mul_(turn)
         v['ring'][l][:,:,:,slot] = v['kv']
-        x = torch.addmm(x, self.attend(v['q'].reshape(-1, 1, self.hd).to(self.dtype), v['mask'], *v['past'][l])[0], wo).add_(bo)
-        y,a = self.attend(torch.addmm(bc, self.norm(x, 3*l+1), wc).view(-1, 1, self.hd), pay[l], *v['text'][l])
-        x = torch.addmm(x, y, wp).add_(bp); self.attn.append(a)
-        x = torch.addmm(x, F.gelu(torch.addmm(bf, self.norm(x, 3*l+2), wf)), wg).add_(bg)
+        x = self.times(out, self.attend(v['q'].reshape(-1, 1, self.hd), v['mask'], *v['past'][l])[0], x)
+        y,a = self.attend(self.times(query, self.norm(x, 3*l+1)).view(-1, 1, self.hd), pay[l], *v['text'][l])
+        x = self.times(cross, y, x); self.attn.append(a)
+        x = self.times(back, F.gelu(self.times(ff, self.norm(x, 3*l+2))), x)
     self.clock += 1; self.t = [t+1 for t in self.t]
-    out = torch.addmm(self.out[1], self.norm(x, -1), self.out[0]).float()
+    out = torch.addmm(self.out[1], self.norm(x, -1), self.out[0])
     if self.pred.head=='energy':                                        # its mean is a draw with no noise; `h` is what further draws read
-        self.h = self.pred.norm(x.float()[:,None], None if not self.cond else self.voice[:A])[:,0]
+        self.h = self.pred.norm(x[:,None], None if not self.cond else self.voice[:A])[:,0]
         out[:,:self.d] = self.pred.energy(self.h, self.h.new_zeros(A, self.pred.energy.q))
     return out
 
 # %% ../nbs/10f_fast.ipynb #c10f-061
+@patch
+def delay(self:Fast, by:int)->None:
+    "Let everybody's past happen `by` steps later, where the clock is too young for a longer history: slots move, keys turn on. Only while nothing was overwritten yet."
+    was,self.clock = self.clock,self.clock+by
+    if self.clock>self.mask.shape[3]: self.lengthen(self.clock)
+    turn = turns(by, 1, self.hd, self.device)[0]
+    past,mask = self.ring[:,:,:,:,:was].clone(),self.mask[:,:,:,:was].clone()
+    keys = torch.view_as_complex(past[:,0].float().unflatten(-1, (-1, 2)).contiguous())*turn
+    past[:,0] = torch.view_as_real(keys).flatten(-2).to(self.dtype)
+    self.ring[:,:,:,:,by:self.clock],self.mask[:,:,:,by:self.clock],self.view = past,mask,None
+    self.mask[:,:,:,:by] = -math.inf
+
 @patch
 @torch.inference_mode()
 def prime(self:Fast,
@@ -229,14 +249,12 @@ def prime(self:Fast,
     "Fill a lane's history with sound that was not made here, all steps at once. The next `step` reads z[-1]."
     if len(z)>=self.size: z,pos = z[-self.size+1:],None if pos is None else pos[:,-self.size+1:]
     n = len(z)
-    if self.clock<n: self.clock = n if len(self.t)==1 else self.clock
-    if self.clock<n: z,pos,n = z[n-self.clock:],None if pos is None else pos[:,n-self.clock:],self.clock
     if not n: return
+    if self.clock<n: self.delay(n-self.clock)
     cache = self.pred.start(memory, None, cond)._replace(t=self.clock-n)
     _,cache = self.pred.run(self.pred.shift(z[None]), cache, pos)
-    if self.clock>self.mask.shape[3]: self.lengthen(min(self.clock, self.size))
     slots = torch.arange(self.clock-n, self.clock, device=self.device)%self.size
-    for l,(k,v) in enumerate(cache.past): self.ring[l,0,lane,:,slots],self.ring[l,1,lane,:,slots] = k[0].to(self.dtype),v[0].to(self.dtype)
+    for l,(k,v) in enumerate(cache.past): self.ring[l,0,lane,:,slots],self.ring[l,1,lane,:,slots] = k[0],v[0]
     self.mask[lane,:,:,slots] = 0
 
 # %% ../nbs/10f_fast.ipynb #c10f-071
@@ -244,33 +262,32 @@ class FastText:
     "A `TextEncoder` for one sentence without padding: each convolution is one matrix product, each norm is folded into its neighbour."
     def __init__(self,
         text,                # `TextEncoder`
-        dtype=torch.float32, # of weights and activations
     ):
-        self.emb,self.norm,self.dtype,self.convs,self.layers = text.emb.weight.detach(),text.norm,dtype,[],[]
+        self.emb,self.norm,self.convs,self.layers = text.emb.weight.detach(),text.norm,[],[]
         plain = lambda lin: (lin.weight.detach().t().contiguous(),lin.bias.detach())
         for c in text.convs:
             w = c.conv.weight.detach()                                   # (out, in, taps)
-            self.convs.append((c.norm,c.pad,[x.to(dtype) for x in (w.permute(2, 1, 0).reshape(-1, len(w)).contiguous(), c.conv.bias.detach(), *plain(c.out))]))
+            self.convs.append((c.norm,c.pad,[w.permute(2, 1, 0).reshape(-1, len(w)).contiguous(), c.conv.bias.detach(), *plain(c.out)]))
         class N: pass
         for l in text.layers:
             n1,n2 = N(),N(); n1.norm,n2.norm = l.n1,l.n2
             ps = fold_norm(n1, l.attn.qkv),plain(l.attn.out),fold_norm(n2, l.ff[0]),plain(l.ff[3])
-            self.layers.append((l.attn.heads,[x.to(dtype) for p in ps for x in p]))
+            self.layers.append((l.attn.heads,[x for p in ps for x in p]))
 
     @torch.inference_mode()
     def __call__(self,
         ids:Tensor,     # (n,) int64
     )->Tensor:          # (1, n, h) float32
-        x = self.emb[ids].to(self.dtype); n,w = x.shape
+        x = self.emb[ids]; n,w = x.shape
         plain = lambda x: torch.native_layer_norm(x, (w,), None, None, 1e-5)[0]
         for norm,pad,(wc,bc,wo,bo) in self.convs:
-            y = F.pad(F.layer_norm(x, (w,), norm.weight.to(x), norm.bias.to(x)), (0, 0, *pad))
+            y = F.pad(norm(x), (0, 0, *pad))
             x = torch.addmm(x, F.gelu(torch.addmm(bc, y.as_strided((n, wc.shape[0]), (w, 1)), wc)), wo).add_(bo)
         for h,(wq,bq,wo,bo,wf,bf,wg,bg) in self.layers:
             turn = turns(0, -(-n//1024)*1024, w//h, x.device)[:n]
-            q,k,v = torch.addmm(bq, plain(x), wq).float().view(n, 3, h, -1).permute(1, 2, 0, 3)
+            q,k,v = torch.addmm(bq, plain(x), wq).view(n, 3, h, -1).permute(1, 2, 0, 3)
             q,k = (torch.view_as_real(torch.view_as_complex(t.unflatten(-1, (-1, 2)).contiguous())*turn).flatten(-2) for t in (q, k))
-            y = F.scaled_dot_product_attention(q[None], k[None], v[None])[0].transpose(0, 1).reshape(n, w).to(self.dtype)
+            y = F.scaled_dot_product_attention(q[None], k[None], v[None])[0].transpose(0, 1).reshape(n, w)
             x = torch.addmm(x, y, wo).add_(bo)
             x = torch.addmm(x, F.gelu(torch.addmm(bf, plain(x), wf)), wg).add_(bg)
-        return self.norm(x.float())[None]
+        return self.norm(x)[None]

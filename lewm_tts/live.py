@@ -74,13 +74,15 @@ class Dense(Layer):
         dtype=torch.float32,    # of the product
         rate:int=1,             # frames out per frame in: the last axis is unfolded in time
     ):
-        self.dtype, self.rate, self.b = dtype, rate, b.detach().to(torch.float32 if dtype==torch.int8 else dtype)
-        self.w = _pack(w.detach(), self.b) if dtype==torch.int8 else w.detach().T.to(dtype).contiguous()
+        self.dtype, self.rate, self.few = dtype, rate, dtype==torch.int8 or dtype==torch.float16 and not w.is_cuda
+        self.b = b.detach().to(torch.float32 if self.few else dtype)
+        if self.few: self.w = _pack(w.detach(), self.b) if dtype==torch.int8 else torch.ops.quantized.linear_prepack_fp16(w.detach().float(), self.b)
+        else: self.w = w.detach().T.to(dtype).contiguous()
 
     def product(self,
         x:Tensor,   # (t, i)
     )->Tensor:      # (t, o)
-        if self.dtype==torch.int8: return torch.ops.quantized.linear_dynamic(x, self.w, _SAFE)
+        if self.few: return torch.ops.quantized.linear_dynamic(x, self.w, _SAFE) if self.dtype==torch.int8 else torch.ops.quantized.linear_dynamic_fp16(x, self.w)
         if self.dtype==torch.float32: return torch.addmm(self.b, x, self.w)
         return torch.addmm(self.b, x.to(self.dtype), self.w).float()
 
