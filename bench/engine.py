@@ -21,6 +21,8 @@ SIXTEEN = ['the morning train was late again.', 'she opened the window and liste
            'a small dog slept by the door.', 'they walked along the river home.', 'the doctor will see you on monday.', 'please close the gate behind you.',
            'winter came early to the valley.', 'the children laughed at the clown.', 'her ticket was still in the drawer.', 'two friends met near the bridge.']
 
+BATCHES = ((0, 1), (1, 16), (2, 8))                                        # threads (0: one by one), lanes in each
+
 
 def clocks(f):
     "(CPU seconds, wall seconds, what f returned)."
@@ -43,13 +45,13 @@ class Ours:
         big, vocos = LeWMTTS(make_config('v3c')), SmallVocos(512, 8, 1536).eval().requires_grad_(False)
         steps = round(SECONDS*big.cfg.latent_hz); big.cap = lambda n: steps               # random weights have no sense of length
         torch.nn.init.constant_(big.pred.stop.bias, -1e4)
-        self.voices['v3c'] = Voice(big, vocos)
-        self.vocoders = dict(tiny=load_small_vocoder(voices_dir()/'toy-en'), v3c=vocos)    # the readable ones, for counting
-        self.how = dict(tiny={}, v3c=dict(check=False))                                   # the guards rightly refuse noise
+        self.voices |= {'v3c': Voice(big, vocos), 'v3c-f16': Voice(big, vocos, dtype=torch.float16)}
+        self.vocoders = dict(tiny=load_small_vocoder(voices_dir()/'toy-en'), v3c=vocos)   # the readable ones, for counting
+        self.how = {k: {} if k == 'tiny' else dict(check=False) for k in self.voices}     # the guards rightly refuse noise
 
     def info(self):
         n = lambda m: sum(p.numel() for p in m.parameters())
-        return dict(torch=self.torch.__version__, params={k: dict(model=n(v.model), vocoder=n(v.vocoder)) for k, v in self.voices.items()})
+        return dict(torch=self.torch.__version__, params={k: dict(model=n(self.voices[k].model), vocoder=n(v)) for k, v in self.vocoders.items()})
 
     def rtf(self, who):
         "The whole sentence, streamed: text to samples."
@@ -63,12 +65,10 @@ class Ours:
         s.close()
         return dict(cpu=cpu, wall=wall, seconds=len(c.wav)/24000)
 
-    def batch(self, threads, together, share=0):
-        "Sixteen sentences in one batch (`share`: every second one) or one after the other. Two threads on one sentence get in each other's way: four sentences tell that well enough."
-        v, run, texts = self.voices['tiny'], self.torch.set_num_threads, SIXTEEN[share-1::2] if share else SIXTEEN if together or threads == 1 else SIXTEEN[:4]
-        run(threads)
-        try: cpu, wall, n = clocks(lambda: sum(a.seconds for a in (v.batch(texts, lanes=len(texts)) if together else [v.speak(t) for t in texts])))
-        finally: run(1)
+    def batch(self, threads=1, lanes=1, share=0):
+        "Sixteen sentences one after the other (no threads), or in one batch; `share` 1 or 2: every second one."
+        v, texts = self.voices['tiny'], SIXTEEN[share-1::2] if share else SIXTEEN
+        cpu, wall, n = clocks(lambda: sum(a.seconds for a in (v.batch(texts, lanes=lanes, threads=threads) if threads else [v.speak(t) for t in texts])))
         return dict(cpu=cpu, wall=wall, seconds=n)
 
     def steps(self, at=(50, 5000), wide=40):
@@ -102,8 +102,8 @@ def roofline(o):
         with FlopCounterMode(display=False) as k: r = f(*x)
         return k.get_total_flops(), r
     with torch.no_grad():
-        for who, v in o.voices.items():
-            m, c = v.model, v.model.cfg
+        for who in o.vocoders:
+            m, c = o.voices[who].model, o.voices[who].model.cfg
             step = [p for n, p in m.pred.named_parameters() if '.cross.kv' not in n]
             weights, f_step = 4*sum(p.numel() for p in step), 2*sum(p.numel() for p in step if p.ndim == 2)
             rates[f'gemv_gb_s_{who}'] = rate = gemv(c.width, max(1, weights//(4*c.width**2)))
@@ -230,7 +230,7 @@ def fresh(code):
 
 def both(a, b):
     "A batch of eight sentences in each of two processes at the same time: seconds of the slower one, by its CPU clock and by the wall."
-    a.ask('batch', 1, True, 1); b.ask('batch', 1, True, 2); r = a.answer(), b.answer()
+    a.ask('batch', 1, 8, 1); b.ask('batch', 1, 8, 2); r = a.answer(), b.answer()
     return dict(cpu=max(x['cpu'] for x in r), wall=max(x['wall'] for x in r), seconds=sum(x['seconds'] for x in r))
 
 
@@ -241,7 +241,7 @@ def row(name, ours, peer, reach, aim, unit='', better='<='):
     "One line of the table: a ratio held against what was to be reached and what was hoped for."
     ratio = None if ours is None or peer is None else ours/peer
     met = None if ratio is None else (ratio <= reach if better == '<=' else ratio >= reach)
-    return dict(name=name, ours=ours, peer=peer, unit=unit, ratio=ratio, reach=f'{better} {reach}', aim=aim, reached=met)
+    return dict(name=name, ours=ours, peer=peer, unit=unit, ratio=ratio, reach=f'{better} {reach}' if reach else '', aim=aim, reached=met)
 
 
 def show(rows):
@@ -251,6 +251,44 @@ def show(rows):
     print('(+-15 %)')
 
 
+def measure(rounds, quick, ours, second, who):
+    "Every round of everything: what -> list of results. The two sides take turns."
+    took = {(f, k): [] for f in ('rtf', 'first') for _, k in who} | {('batch', *k): [] for k in BATCHES} | {('both',): [], ('steps',): [], ('cold',): [], ('torch',): []}
+    for w, k in who: w('rtf', k); w('first', k)                                                   # warm up
+    if second: second('rtf', 'tiny')
+    for i in range(rounds):
+        for f in ('rtf', 'first'):
+            for w, k in who: took[f, k].append(w(f, k))
+        print(f'round {i+1} of {rounds}: ' + ', '.join(f"{k} RTF {took['rtf', k][-1]['cpu']/took['rtf', k][-1]['seconds']:.3f} first {1e3*took['first', k][-1]['cpu']:.1f} ms" for _, k in who), flush=True)
+        if quick: continue
+        for k in BATCHES: took['batch', *k].append(ours('batch', *k))
+        took['both',].append(both(ours, second)); took['steps',].append(ours('steps'))
+        for k, code in (('cold', COLD), ('torch', 'import torch')): took[k,].append(dict(zip(('wall', 'cpu'), fresh(code), strict=False)))
+    return took
+
+
+def table(took, sizes, memory):
+    "The rows, from the best of the rounds."
+    best = {k: least(v) for k, v in took.items() if k[0] in ('rtf', 'first')}
+    rtf = lambda k: best['rtf', k]['cpu']/best['rtf', k]['seconds'] if ('rtf', k) in best else None
+    ms = lambda k: 1e3*best['first', k]['cpu'] if ('first', k) in best else None
+    rows = [row(f'real-time factor, tiny / Pocket-{k}', rtf('tiny'), rtf(k), *((.5, .3) if k == '2M' else (1, ''))) for k in sizes]
+    rows += [row('real-time factor, v3c + 13.5 M Vocos / Pocket-18M', rtf('v3c'), rtf('18M'), .8, .5), row('   the same, weights in float16', rtf('v3c-f16'), rtf('18M'), .8, .5),
+             row('CPU ms to first sound, tiny / Pocket-2M', ms('tiny'), ms('2M'), .7, .4, 'ms'), row('CPU ms to first sound, v3c in float16 / Pocket-18M', ms('v3c-f16'), ms('18M'), 1, '', 'ms')]
+    if not took['steps',]: return rows
+    early, late = (min(s[k] for s in took['steps',]) for k in ('50', '5000'))
+    speed = lambda k, clock='cpu': 1/min(r[clock]/r['seconds'] for r in took[k])                   # x real time
+    one, wall = speed(('batch', 0, 1)), speed(('batch', 0, 1), 'wall')
+    rows += [row('ms a step, step 5000 / step 50', 1e3*late, 1e3*early, 1.2, 1., 'ms'),
+             row('16 sentences, 2 processes of 8 lanes / one by one', speed(('both',)), one, 3, 6, 'x real time', '>='),
+             row('   the same by the wall clock', speed(('both',), 'wall'), wall, 3, 6, 'x real time', '>='),
+             row('   one process, 2 threads of 8 lanes, wall clock', speed(('batch', 2, 8), 'wall'), wall, 3, 6, 'x real time', '>='),
+             row('   one core, 16 lanes', speed(('batch', 1, 16)), one, 2, '', 'x real time', '>='),
+             dict(row('MB of memory at the peak, tiny, above import torch', None, None, 150, 80, 'MB'), ours=memory['peak_mb'], reached=memory['peak_mb'] <= 150)]
+    for c in ('wall', 'cpu'): rows += [dict(row(f'{c} s from nothing to first sound (peer: import torch)', None, None, '', '', 's'), ours=min(x[c] for x in took['cold',]), peer=min(x[c] for x in took['torch',]))]
+    return rows
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--json', metavar='FILE'); p.add_argument('--quick', action='store_true'); p.add_argument('--rounds', type=int); p.add_argument('--peers', metavar='PYTHON', default=sys.executable)
@@ -258,56 +296,27 @@ def main():
     a = p.parse_args()
     if a.worker: return serve(a.worker[0], a.worker[1:])
     rounds, sizes = a.rounds or (2 if a.quick else 4), list(SIZES)[:3 if a.quick else 4]
-    ours, pocket = Worker(sys.executable, 'ours', []), Worker(a.peers, 'pocket', sizes)
-    second = None if a.quick else Worker(sys.executable, 'ours', [])
+    ours, pocket, second = Worker(sys.executable, 'ours', []), Worker(a.peers, 'pocket', sizes), None if a.quick else Worker(sys.executable, 'ours', [])
     if 'missing' in ours.info: raise SystemExit(ours.info['missing'])
     there = 'missing' not in pocket.info
-    if not there: print(f"pocket-tts is not installed in {a.peers} ({pocket.info['missing']}): its columns stay empty; pip install pocket-tts==4.0.1, or name an interpreter with --peers")
-    who = [(ours, 'tiny'), (ours, 'v3c')] + ([(pocket, k) for k in sizes] if there else [])
-    for w, k in who: w('rtf', k); w('first', k)                                                   # warm up
-    took = {(f, k): [] for f in ('rtf', 'first') for _, k in who} | {('batch', n, t): [] for n in (1, 2) for t in (False, True)} | {('both',): [], ('steps',): [], ('cold',): [], ('torch',): []}
-    for i in range(rounds):
-        for f in ('rtf', 'first'):
-            for w, k in who: took[f, k].append(w(f, k))
-        for f in () if a.quick else (False, True):
-            for n in (1, 2)[:2 if i < 2 else 1]: took['batch', n, f].append(ours('batch', n, f))
-        if not a.quick: took['both',].append(both(ours, second)); took['steps',].append(ours('steps')); took['cold',].append(dict(zip(('wall', 'cpu'), fresh(COLD), strict=False))); took['torch',].append(dict(zip(('wall', 'cpu'), fresh('import torch'), strict=False)))
-        print(f'round {i+1} of {rounds}: ' + ', '.join(f"{k} RTF {took['rtf', k][-1]['cpu']/took['rtf', k][-1]['seconds']:.3f} first {1e3*took['first', k][-1]['cpu']:.1f} ms" for _, k in who), flush=True)
-    best = {k: least(v) for k, v in took.items() if k[0] in ('rtf', 'first')}
-    rtf = lambda k: best['rtf', k]['cpu']/best['rtf', k]['seconds'] if ('rtf', k) in best else None
-    ms = lambda k: 1e3*best['first', k]['cpu'] if ('first', k) in best else None
-    rows = [row(f'real-time factor, tiny / Pocket-{k}', rtf('tiny'), rtf(k), *((.5, .3) if k == '2M' else (1, '')), ) for k in sizes]
-    rows += [row('real-time factor, v3c + 13.5 M Vocos / Pocket-18M', rtf('v3c'), rtf('18M'), .8, .5)]
-    rows += [row('CPU ms to first sound, tiny / Pocket-2M', ms('tiny'), ms('2M'), .7, .4, 'ms'), row('CPU ms to first sound, v3c / Pocket-18M', ms('v3c'), ms('18M'), 1, '', 'ms')]
-    out = dict(command=' '.join(['python bench/engine.py', *[x for x in sys.argv[1:] if x != a.json and x != '--json' and x != a.peers and x != '--peers']]), rounds=rounds, clock='process CPU seconds, one thread, minimum of the rounds, +-15 %',
-               machine=dict(cpu=next((x.split(':')[1].strip() for x in Path('/proc/cpuinfo').read_text().splitlines() if 'model name' in x), platform.machine()), cores=os.cpu_count(), load=os.getloadavg()),
-               text=TEXT, ours=ours.info, pocket=pocket.info)
-    if not a.quick:
-        early, late = (min(s[k] for s in took['steps',]) for k in ('50', '5000'))
-        rows += [row('step cost, step 5000 / step 50 (ms)', 1e3*late, 1e3*early, 1.2, 1., 'ms')]
-        rate = lambda k, clock='cpu': min(r[clock]/r['seconds'] for r in took[k])
-        rows += [row('16 sentences, 8 at once on each of 2 cores / one by one', 1/rate(('both',)), 1/rate(('batch', 1, False)), 3, 6, 'x real time', '>='),
-                 row('   the same by the wall clock', 1/rate(('both',), 'wall'), 1/rate(('batch', 1, False), 'wall'), 3, 6, 'x real time', '>='),
-                 row('   16 at once on 1 core / one by one', 1/rate(('batch', 1, True)), 1/rate(('batch', 1, False)), 2, '', 'x real time', '>='),
-                 row('   16 at once, 2 threads / one by one, 2 threads, wall', 1/rate(('batch', 2, True), 'wall'), 1/rate(('batch', 2, False), 'wall'), 3, 6, 'x real time', '>=')]
-        memory = [[float(x) for x in fresh(MEMORY)[2][-1].split()] for _ in range(2)]; torch_mb, loaded, peak = min(memory, key=lambda m: m[2])
-        rows += [dict(name='peak memory of tiny above import torch, MB', ours=peak, peer=None, unit='MB', ratio=None, reach='<= 150', aim=80, reached=peak <= 150)]
-        cold, bare = least(took['cold',]), least(took['torch',])
-        rows += [dict(name=f'cold start to first sound, {c} s', ours=min(x[c] for x in took['cold',]), peer=min(x[c] for x in took['torch',]), unit='s', ratio=None, reach='', aim='', reached=None) for c in ('wall', 'cpu')]
-        out.update(batch={**{f'{n} thread{"s"*(n>1)}, {"together" if t else "one by one"}': dict(wall=least(took['batch', n, t], 'wall'), cpu=least(took['batch', n, t])) for n in (1, 2) for t in (False, True)},
-                          '2 processes, 8 together in each': dict(wall=least(took['both',], 'wall'), cpu=least(took['both',]))}, memory=dict(torch_mb=torch_mb, loaded_mb=loaded, peak_mb=peak), cold=dict(cold=cold, import_torch=bare))
-    out.update(roofline=(roof := ours('roofline')), rows=rows, all={' '.join(map(str, k)): v for k, v in took.items()})
+    if not there: print(f"pocket-tts is not there for {a.peers} ({pocket.info['missing']}): its columns stay empty; pip install pocket-tts==4.0.1, or name an interpreter that has it with --peers")
+    load, took = os.getloadavg(), measure(rounds, a.quick, ours, second, [(ours, k) for k in ('tiny', 'v3c', 'v3c-f16')] + ([(pocket, k) for k in sizes] if there else []))
+    memory = None if a.quick else min((dict(zip(('torch_mb', 'loaded_mb', 'peak_mb'), map(float, fresh(MEMORY)[2][-1].split()), strict=True)) for _ in range(2)), key=lambda m: m['peak_mb'])
+    rows, roof = table(took, sizes, memory), ours('roofline')
     show(rows)
-    if not a.quick: print("(cold start: the column 'peer' is `import torch` alone; batch rows: multiples of real time, 'peer' is one by one; on 2 cores the slower process counts)")
     print(f"\nroofline, one thread: matrix x matrix {roof['gemm_gflops']:.0f} GFLOP/s")
     for k, r in roof['models'].items():
-        print(f"  {k:5} {r['bytes_per_second']/1e6:7.0f} MB of weights and {r['flops_per_second']/1e9:5.2f} GFLOP per second of speech; row x matrix {roof[f'gemv_gb_s_{k}']:.0f} GB/s"
-              f" -> floor RTF {r['floor_rtf_steps']:.4f} (steps) + {r['floor_rtf_rest']:.4f} (text, decoder, vocoder) = {r['floor_rtf']:.4f}; measured {rtf(k):.4f}")
+        r['measured_rtf'] = min(x['cpu']/x['seconds'] for x in took['rtf', k])
+        print(f"  {k:5} {r['bytes_per_second']/1e6:5.0f} MB of weights read and {r['flops_per_second']/1e9:.2f} GFLOP done per second of speech; row x matrix {roof[f'gemv_gb_s_{k}']:.0f} GB/s"
+              f" -> floor RTF {r['floor_rtf_steps']:.4f} (steps) + {r['floor_rtf_rest']:.4f} (text, decoder, vocoder) = {r['floor_rtf']:.4f}; measured {r['measured_rtf']:.4f}")
     for w in (ours, pocket, second):
         if w and 'missing' not in w.info: w.close()
-    if a.json:
-        from lewm_tts.core import atomic_path
-        with atomic_path(a.json) as f: f.write_text(json.dumps(out, indent=1)+'\n')
+    if not a.json: return
+    from lewm_tts.core import atomic_path
+    cpu = next((x.split(':')[1].strip() for x in Path('/proc/cpuinfo').read_text().splitlines() if 'model name' in x), platform.machine()) if Path('/proc/cpuinfo').exists() else platform.machine()
+    out = dict(command='python bench/engine.py --json FILE'+' --peers PYTHON'*there+' --quick'*a.quick, rounds=rounds, clock='process CPU seconds, one thread, minimum of the rounds, +-15 %', machine=dict(cpu=cpu, cores=os.cpu_count(), load_at_start=load),
+               text=TEXT, ours=ours.info, pocket=pocket.info, rows=rows, memory=memory, roofline=roof, all={' '.join(map(str, k)): v for k, v in took.items()})
+    with atomic_path(a.json) as f: f.write_text(json.dumps(out, indent=1)+'\n')
 
 
 if __name__ == '__main__': main()

@@ -349,7 +349,7 @@ def begin(self:Pool, job:Job, attempt:int=0)->None:
         lane = self.fast.join(memory, rows, cond, steps=steps)
     except UserError as e: return self.end(job, e)
     t.early = 0 if self.whole or job.at or steps*c.chunk<=self.voice.live.look+2 else self.voice.card.get('early', 0)
-    if not lane: self.fast.dice.set_state(t.generator.get_state())
+    self.fast.dice[lane].set_state(t.generator.get_state())
     t.next,t.gap,self.z[lane] = math.inf if self.whole else -(-(t.early or self.voice.live.look+2)//c.chunk),2,m.pred.bos
     if before: self.fast.prime(lane, *before); self.z[lane] = before[0][-1]
     self.takes.append(t)
@@ -409,7 +409,9 @@ def emit(self:Pool, job:Job, chunk:Chunk)->None:
 def finish(self:Pool, lane:int)->None:
     "A piece is complete: judge it; hand it out, try again, or give up."
     t,h,c = self.takes[lane],self.takes[lane].job.how,self.cfg
-    chunk = self.push(t, last=True); z,mel = torch.cat(t.zs),torch.cat(t.mels)
+    try: chunk = self.push(t, last=True)
+    except UserError as e: self.free(lane); return self.end(t.job, e)               # too little for the vocoder
+    z,mel = torch.cat(t.zs),torch.cat(t.mels)
     attn = torch.stack(t.attn) if t.attn else None
     pos,n = (t.pos[0] if attn is None else attn.argmax(-1).float()),t.text[0].shape[1]
     ended = len(z)<self.voice.model.cap(n); t.guards['cap'] = int(not ended)

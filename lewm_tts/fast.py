@@ -48,7 +48,7 @@ class Fast:
         self.ids,self.pos = new(lanes, 0),new(lanes, 0)                                    # middle of each id on the text axis; the pointer
         self.rows,self.mods = new(lanes, 0, self.width),new(3*L+1, 2, lanes, self.width)   # what text and timing add to the input; AdaNorm's scale and shift
         self.voice = new(lanes, self.cond[0].in_features if self.cond else 0)                                      # the condition itself
-        self.t,self.n,self.clock,self.view,self.dice = [],[],0,None,torch.Generator(self.device)                                  # steps and ids of each lane; steps of the ring
+        self.t,self.n,self.clock,self.view,self.dice = [],[],0,None,[torch.Generator(self.device) for _ in range(lanes)]                                  # steps and ids of each lane; steps of the ring
 
 # %% ../nbs/10f_fast.ipynb #c10f-032
 @patch
@@ -128,6 +128,7 @@ def leave(self:Fast,
     for x,dim in ((self.ring, 2), (self.mods, 2), (self.text_k, 1), (self.text_v, 1), *((x, 0) for x in (self.mask, self.ids, self.pos, self.rows, self.voice))):
         if lane!=last: x.select(dim, lane).copy_(x.select(dim, last))
     self.t[lane],self.n[lane] = self.t[last],self.n[last]
+    self.dice[lane],self.dice[last] = self.dice[last],self.dice[lane]
     self.t.pop(); self.n.pop(); self.view = None
     return last
 
@@ -177,7 +178,7 @@ def inputs(self:Fast, z:Tensor):
     v,t = self.view,self.t
     at = (slice(0, 1),t[0]) if len(t)==1 else (v['lane'],torch.tensor(t, device=self.device))
     h = F.silu(torch.addmm(self.inp[1], z, self.inp[0]))
-    if p := self.pred.inp[2].always: h = h*(torch.rand(h.shape, generator=self.dice, device=h.device)>=p)/(1-p)      # Tacotron's prenet: dropout in use
+    if p := self.pred.inp[2].always: h = h*(torch.cat([torch.rand(1, self.width, generator=g, device=h.device) for g in self.dice[:len(t)]])>=p)/(1-p)      # Tacotron's prenet: dropout in use
     x = torch.addmm(self.rows[at], h, self.inp[2])
     if self.pred.align=='pointer': far = self.coef*((v['ids']-self.pos[at][:,None])**2)[:,None,None]
     else: far = ((v['ids']>=1e4)*-1e4)[:,None,None].expand(self.depth, -1, self.heads, -1, -1)

@@ -14,6 +14,7 @@ from lewm_tts.script import split_text
 
 SHIPPED = voices_dir() / 'toy-en'
 CLI = [sys.executable, '-c', 'from lewm_tts.cli import main; raise SystemExit(main())']
+INTERRUPTIBLE = [*CLI[:2], 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n' + CLI[2]]   # a job in the background ignores SIGINT
 
 
 @pytest.fixture(scope='module')
@@ -53,6 +54,7 @@ def test_missing_arguments(capsys, tmp_path):
     assert 'l.txt' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o')
     assert 'speed' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--speed', '9')
     assert 'speaker' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--speaker', '3')
+    assert 'eva' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--speaker', 'eva')
     assert '.flac' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.aac')
     assert '.srt' in refused(capsys, 'speak', 'hello', '-o', tmp_path / 'x.wav', '--captions', tmp_path / 'x.txt')
     assert '--out-dir' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o', '-o', tmp_path / 'x.wav')
@@ -230,13 +232,33 @@ def test_a_reader_that_hangs_up(tmp_path):
 @pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT])
 def test_stopped_in_the_middle(tmp_path, how):
     (tmp_path / 'x.wav').write_bytes(b'the old sound')
-    code = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n' + CLI[2]
-    p = subprocess.Popen([sys.executable, '-c', code, 'speak', 'one more sentence about the river. ' * 400, '-o', str(tmp_path / 'x.wav')], stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([*INTERRUPTIBLE, 'speak', 'one more sentence about the river. ' * 400, '-o', str(tmp_path / 'x.wav')], stderr=subprocess.PIPE, text=True)
     t = time.time()
     while p.poll() is None and not list(tmp_path.glob('.x.wav*')) and time.time() - t < 100: time.sleep(.02)
     p.send_signal(how)
     assert p.wait(60) == 130 and p.stderr.read().splitlines() == ['lewm-tts: stopped']
     assert (tmp_path / 'x.wav').read_bytes() == b'the old sound' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_workers_stopped_in_the_middle(tmp_path):
+    "Ctrl-C reaches every process of the group at once."
+    (tmp_path / 'l.txt').write_text('one more sentence about the river. and another one about the hill behind it.\n' * 400)
+    p = subprocess.Popen([*INTERRUPTIBLE, 'speak', '--list', str(tmp_path / 'l.txt'), '--out-dir', str(tmp_path / 'o'), '--workers', '2'], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    t = time.time()
+    while p.poll() is None and len(list(tmp_path.glob('o/0*.wav'))) < 4 and time.time() - t < 100: time.sleep(.02)
+    os.killpg(p.pid, signal.SIGINT)
+    assert p.wait(60) == 130 and p.stderr.read().splitlines() == ['lewm-tts: stopped']
+    made = list((tmp_path / 'o').iterdir())
+    assert all(re.fullmatch(r'\d{4}\.wav', f.name) for f in made), [f.name for f in made]
+    assert 4 <= len(made) < 400 and all(soundfile.info(f).frames > 24000 for f in made)      # whole files only, no .0123.wav.tmp
+
+
+def test_a_terminal_gets_no_sound():
+    import pty
+    screen, theirs = pty.openpty()
+    p = subprocess.run([*CLI, 'speak', 'hello', '-o', '-'], stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(theirs); os.close(screen)
+    assert p.returncode == 2 and 'aplay' in p.stderr and len(p.stderr.splitlines()) == 1
 
 
 def test_a_voice_prompt(capsys, tmp_path):
@@ -251,10 +273,26 @@ def test_a_list_equals_its_lines(tmp_path):
     lines = ['hello.', 'good bye, and thank you for everything.', 'how are you?', 'seven boats left the harbour today.']
     (tmp_path / 'l.txt').write_text('\n'.join(lines))
     assert main(['speak', '--list', str(tmp_path / 'l.txt'), '--out-dir', str(tmp_path / 'o'), '--lanes', '3']) == 0
+    assert main(['speak', '--list', str(tmp_path / 'l.txt'), '--out-dir', str(tmp_path / 'two'), '--workers', '2', '--format', 'flac']) == 0
+    for i in range(len(lines)):
+        a, b = (soundfile.read(tmp_path / f)[0] for f in (f'o/{i:04d}.wav', f'two/{i:04d}.flac'))
+        assert len(a) == len(b) and abs(a - b).max() < 2e-3
     for i, line in enumerate(lines):
         assert main(['speak', line, '-o', str(tmp_path / 'x.wav')]) == 0
         a, b = (soundfile.read(f)[0] for f in (tmp_path / 'x.wav', tmp_path / 'o' / f'{i:04d}.wav'))
         assert len(a) == len(b) and abs(a - b).max() < 2e-3, line       # a batch adds in another order
+
+
+def test_one_bad_line_does_not_take_the_others(capsys, tmp_path, monkeypatch):
+    import lewm_tts.engine as engine
+    real = engine.verdict
+    monkeypatch.setattr(engine, 'verdict', lambda part, letters, *a, **kw: 'planted' if letters == len('good bye.') else real(part, letters, *a, **kw))
+    (tmp_path / 'l.txt').write_text('hello there.\ngood bye.\nhow are you?\n')
+    line = refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o')
+    assert 'line 2' in line and 'planted' in line and 'the other 2' in line
+    assert sorted(p.name for p in (tmp_path / 'o').iterdir()) == ['0000.wav', '0002.wav']
+    assert '--lanes 0' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o', '--lanes', '0')
+    assert 'pcm' in refused(capsys, 'speak', '--list', tmp_path / 'l.txt', '--out-dir', tmp_path / 'o', '--format', 'pcm')
 
 
 def test_help_comes_without_torch():
