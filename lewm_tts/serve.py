@@ -717,7 +717,7 @@ def _listen_on(host:str, port:int):
     kind = socket.AF_INET6 if ':' in host else socket.AF_INET
     sock = socket.socket(kind, socket.SOCK_STREAM); sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**17)               # else the kernel keeps minutes of sound for a reader that sleeps
-    try: sock.bind((host, port)); return sock
+    try: sock.bind((host, port)); sock.listen(256); return sock      # from now on a client that is early waits instead of being refused
     except (OSError, OverflowError) as e: sock.close(); raise UserError(f"cannot listen on {host}:{port}: {getattr(e, 'strerror', None) or e}; choose another --host or --port") from e
 
 def _need()->None:
