@@ -414,7 +414,7 @@ def finish(self:Pool, lane:int)->None:
     z,mel = torch.cat(t.zs),torch.cat(t.mels)
     attn = torch.stack(t.attn) if t.attn else None
     pos,n = (t.pos[0] if attn is None else attn.argmax(-1).float()),t.text[0].shape[1]
-    ended = len(z)<self.voice.model.cap(n); t.guards['cap'] = int(not ended)
+    ended = len(z)<self.voice.model.cap(n, h.speed); t.guards['cap'] = int(not ended)
     part = Rollout(z, mel, pos, attn, None if t.text[3] is None else t.text[3][0], ended, t.guards)
     why = verdict(part, len(t.piece.text), c.latent_hz, h.speed) if h.check else ''
     self.free(lane)

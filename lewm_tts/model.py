@@ -441,10 +441,11 @@ def durations(self:LeWMTTS,
 
 @patch
 def cap(self:LeWMTTS,
-    n:int,  # ids
-)->int:     # latent steps
+    n:int,           # ids
+    speed:float=1.,  # below 1 a pointer takes longer, and may
+)->int:              # latent steps
     "Most latent steps `n` ids may take: .25 s an id and 2 s more."
-    return math.ceil((2 + .25*n)*self.cfg.latent_hz)
+    return math.ceil((2 + .25*n)*self.cfg.latent_hz/(min(1., speed) if self.cfg.align=='pointer' else 1.))
 
 # %% ../nbs/07_model.ipynb #c07-075
 @patch
@@ -487,7 +488,7 @@ def steps(self:LeWMTTS,
 @patch
 def timing(self:LeWMTTS, memory:Tensor, cond:Tensor, dur:Tensor, speed:float):
     "Pointer (1, t) or None, durations (1, n) or None, and the number of steps at most."
-    t = self.cap(memory.shape[1])
+    t = self.cap(memory.shape[1], speed)
     if self.cfg.align!='pointer': return None,None,t
     dur = self.durations(memory, None, cond, speed) if dur is None else dur[None].to(self.device)
     t = min(t, max(1, math.ceil(float(dur.sum())/self.cfg.downsample - 1e-3)))
@@ -515,7 +516,7 @@ def rollout(self:LeWMTTS,
     "Free-run one utterance to its end and decode it."
     zs,at,attn,used = [],[],[],None
     for z,pos,a,_,d in self.steps(ids, dur, **kw): zs.append(z); at.append(pos); attn.append(a); used = d
-    z,cap = torch.stack(zs),self.cap(len(ids))
+    z,cap = torch.stack(zs),self.cap(len(ids), kw.get('speed', 1.))
     long = z.norm(dim=-1)/z.shape[-1]**.5
     z = z*(2.2/long.clamp(min=2.2))[:,None]
     guards = dict(norm=int((long>2.2).sum()), cap=int(len(zs)>=cap))
