@@ -245,14 +245,10 @@ def _overrides(preset:str, pairs:list)->dict:
         except (ValueError, KeyError): raise _bad(f"--set {k}={v}: {v!r} is no {kind.__name__}") from None
     return out
 
-def cmd_train(a)->None:
-    "Train a model on corpora made by `data.build_corpus`."
-    from lewm_tts.core import make_config
-    from lewm_tts.data import Corpus
-    from lewm_tts.training import train
-    cfg = make_config(a.preset, **{'seed':a.seed, **_overrides(a.preset, a.set)})
-    train(cfg, Corpus(a.data), a.out)
-    print(f"model in {a.out}; add a vocoder with `python -m lewm_tts.decoder --corpus ... --out {a.out}`")
+def cmd_train(a)->int:    # exit code
+    "Train a voice on recordings that `prepare` wrote, or go on with one."
+    from lewm_tts.finetune import main_train
+    return main_train(a, _overrides(a.preset or 'tiny', a.set))
 
 def cmd_train_voice(a)->None:
     "Re-train the shipped voice from nothing."
@@ -300,7 +296,7 @@ _EXAMPLES = {
     'clone': '  lewm-tts clone recording.wav prompt.safetensors --text "What is said in the recording."',
     'serve': '  lewm-tts serve --port 8000\n  lewm-tts serve --voice voices/anna --voice voices/ben --token SECRET',
     'demo': '  lewm-tts demo "Any sentence."',
-    'train': '  lewm-tts train CORPUS OUT --preset tiny --set steps=2000 --set lr=1e-3',
+    'train': '  lewm-tts train corpus/ voice/\n  lewm-tts train corpus/ voice/ --init toy-en --set steps=1000\n  torchrun --nproc-per-node 2 --no-python lewm-tts train corpus/ voice/',
     'train-voice': '  lewm-tts train-voice --out my-voice',
     'report': '  lewm-tts report my-voice --quick --page page.png\n  lewm-tts report my-voice -n 20 --json report.json',
     'prepare': '  lewm-tts prepare recordings/ corpus/ --lang en --workers 2'}
@@ -332,7 +328,7 @@ def _add_speaking(sub)->None:
     add('--speed', type=float, default=1., help='2 is twice as fast'); add('--temperature', type=float, default=0., help='0: the same every time'); add('--speaker', default='0', metavar='WHO', help='a name or a number, counted from 0')
     add('--prompt', metavar='FILE', help='speak like this: a file made by `lewm-tts clone`, or a recording'); add('--hold', action='store_true', help='with -o -: let no sentence out before it is complete and has passed its checks')
     add('--raw-text', action='store_true', help='read the text as it stands: no numbers or abbreviations to words')
-    add('--retries', type=int, default=2, metavar='N', help='times a sentence that came out wrong is tried again'); add('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
+    add('--retries', type=int, default=2, metavar='N', help='times a sentence that came out wrong is tried again'); add('--dtype', choices=['float32', 'bfloat16', 'float16', 'int8'], default='float32', help='of the big matrices')
     add = _command(sub, 'clone', cmd_clone, seed=False)
     add('recording', metavar='IN.wav', help='a few seconds of one voice'); add('out', metavar='OUT.safetensors'); add('--text', help='what is said in it')
     add = _command(sub, 'demo', cmd_demo)
@@ -347,9 +343,10 @@ def _add_making(sub, cmd:str)->None:
     if cmd=='prepare':
         from lewm_tts.recordings import add_arguments
         add_arguments(sub.choices['prepare'])
-    add = _command(sub, 'train', cmd_train, voice=False)
-    add('data', nargs='+', help='corpus folders made by data.build_corpus'); add('out', help='folder; a run that is there goes on')
-    add('--preset', default='tiny', help='size of the model (default: tiny; a wrong name lists them all)'); add('--set', action='append', default=[], metavar='KEY=VALUE', help='override a Config field')
+    _command(sub, 'train', cmd_train, voice=False)
+    if cmd=='train':
+        from lewm_tts.finetune import add_arguments
+        add_arguments(sub.choices['train'])
     add = _command(sub, 'train-voice', cmd_train_voice, voice=False)
     add('--out', default='out/voice', metavar='DIR'); add('--steps', type=int); add('--vocoder-steps', type=int); add('--workers', type=int, default=2)
     add = _command(sub, 'report', cmd_report, seed=False)

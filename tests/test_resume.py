@@ -143,7 +143,7 @@ def test_damaged_or_foreign_checkpoint(data, untouched, tmp_path):
 
 def test_ctrl_c_at_the_command_line(data, untouched, tmp_path):
     out, log = tmp_path/'run', tmp_path/'stderr'
-    words = ['train', str(data), str(out), *[w for k, v in MICRO.items() for w in ('--set', f'{k}={v}')]]
+    words = ['train', str(data), str(out), '--patience', '0', *[w for k, v in MICRO.items() for w in ('--set', f'{k}={v}')]]
     code = f'import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom lewm_tts.cli import main\nraise SystemExit(main({words!r}))'
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
     with open(log, 'wb') as err: p = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=err)
@@ -156,4 +156,5 @@ def test_ctrl_c_at_the_command_line(data, untouched, tmp_path):
     assert 0 < torch.load(out/'last.pt', weights_only=True)['step'] < MICRO['steps']
     r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100)
     assert r.returncode == 0, r.stderr
+    (out/'card.json').unlink()                                          # the command writes one, the function does not
     same(out, untouched)
