@@ -84,7 +84,8 @@ def _speaker(
 
 def _how(a, voice)->dict:
     "The options that `Voice.speak` and `Voice.stream` understand."
-    kw = dict(seed=a.seed, speed=a.speed, temperature=a.temperature, speaker=_speaker(a.speaker, voice), normalise=not a.raw_text, retries=a.retries)
+    kw = dict(seed=a.seed, speed=a.speed, temperature=a.temperature, normalise=not a.raw_text, retries=a.retries)
+    if a.speaker is not None: kw['speaker'] = _speaker(a.speaker, voice)
     if a.prompt is None: return kw
     from lewm_tts.engine import Prompt
     return kw | dict(prompt=Prompt.load(a.prompt) if Path(a.prompt).suffix=='.safetensors' else voice.clone(a.prompt))
@@ -310,7 +311,7 @@ def _command(sub, name:str, fn, voice:bool=True, seed:bool=True):
     s = sub.add_parser(name, help=fn.__doc__, description=fn.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='examples:\n'+_EXAMPLES[name])
     s.set_defaults(fn=fn)
     if voice:
-        s.add_argument('--voice', metavar='DIR', help='voice folder (default: the shipped toy-en)')
+        s.add_argument('--voice', metavar='DIR', help='voice folder, or the name of one that ships: toy-en (default), twelve')
         s.add_argument('--vocoder', choices=['small', 'hub', 'griffin-lim'], help='default: the best there is')
     if seed: s.add_argument('--seed', type=int, default=0, help='same seed, same sound')
     return s.add_argument
@@ -325,7 +326,7 @@ def _add_speaking(sub)->None:
     add('--list', metavar='FILE.txt', help='speak line i to DIR/000i.wav'); add('--out-dir', metavar='DIR'); add('--format', choices=['wav', 'flac', 'mp3', 'ogg', 'pcm'], default='wav', help='of a pipe, or of the files of --list; pcm: 16-bit samples without a header')
     add('--lanes', type=int, default=8, metavar='N', help='lines of --list spoken at once')
     add('--workers', type=int, default=1, metavar='N', help='processes for --list: one per core')
-    add('--speed', type=float, default=1., help='2 is twice as fast'); add('--temperature', type=float, default=0., help='0: the same every time'); add('--speaker', default='0', metavar='WHO', help='a name or a number, counted from 0')
+    add('--speed', type=float, default=1., help='2 is twice as fast'); add('--temperature', type=float, default=0., help='0: the same every time'); add('--speaker', metavar='WHO', help='a name or a number, counted from 0')
     add('--prompt', metavar='FILE', help='speak like this: a file made by `lewm-tts clone`, or a recording'); add('--hold', action='store_true', help='with -o -: let no sentence out before it is complete and has passed its checks')
     add('--raw-text', action='store_true', help='read the text as it stands: no numbers or abbreviations to words')
     add('--retries', type=int, default=2, metavar='N', help='times a sentence that came out wrong is tried again'); add('--dtype', choices=['float32', 'bfloat16', 'float16', 'int8'], default='float32', help='of the big matrices')

@@ -116,12 +116,13 @@ class Voice:
 
     @classmethod
     def load(cls,
-        folder=None,         # voice folder; None: the shipped voice
+        folder=None,         # voice folder, or the name of a voice that ships; None: toy-en
         vocoder=None,        # 'small', 'hub' or 'griffin-lim'; None: the best there is
         dtype='float32',     # 'float32', 'bfloat16', 'float16' or 'int8': big matrices of predictor and vocoder
     ):
         "Load a voice folder; `UserError` says which file is missing or broken."
-        folder = Path(folder) if folder is not None else voices_dir()/'toy-en'
+        folder = Path('toy-en' if folder is None else folder)
+        if not folder.is_dir() and (voices_dir()/folder).is_dir(): folder = voices_dir()/folder
         if not folder.is_dir(): raise UserError(f"no voice folder {folder}; give the folder that `lewm-tts train-voice` wrote, or omit --voice for the shipped one")
         if dtype not in ('float32', 'bfloat16', 'float16', 'int8'): raise UserError(f"unknown dtype {dtype!r}; use float32, bfloat16, float16 or int8")
         model = load_model(folder)
@@ -171,6 +172,7 @@ def how(voice:Voice, kw:dict)->How:
     "Check what was asked for. `UserError` on an impossible wish."
     known,cfg = How.__dataclass_fields__,voice.model.cfg
     if odd := [k for k in kw if k not in known]: raise UserError(f"unknown option {odd[0]!r}; known are {', '.join(known)}")
+    if kw.get('prompt') is not None: kw = dict(speaker=voice.card.get('anyone', 0)) | kw      # a voice of many may know one that stands for nobody in particular
     h = How(**kw)
     for k,kind in dict(speaker=Integral, seed=Integral, retries=Integral, speed=Real, temperature=Real).items():
         if not isinstance(v := getattr(h, k), kind): raise UserError(f"{k} {' '.join(repr(v).split())[:40]} is no {'whole ' if kind is Integral else ''}number; the default is {known[k].default}")

@@ -194,7 +194,7 @@ def open_voice(
     if not folder.is_dir(): raise UserError(f"no voice {voice}; give the folder of one, or the name of one that ships, such as toy-en")
     old = load_model(folder); n = old.cfg.n_speakers
     card = json.loads((folder/'card.json').read_text()) if (folder/'card.json').exists() else {}
-    names = list(card.get('speakers', [])); names = names if len(names)==n else [f'speaker {i}' for i in range(n)]
+    names = list(card.get('speakers', []))[:n]; names += [f'speaker {i}' for i in range(len(names), n)]
     return old,names if n>1 else [],folder
 
 # %% ../nbs/08b_finetune.ipynb #c08-044
