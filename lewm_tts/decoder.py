@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HUB_VOCODER', 'ConvNeXtBlock', 'LinearUp', 'FrameGroupNorm', 'ResBlock', 'TransposedUp', 'MelDecoder', 'mel_filters',
            'stft_mag', 'GriffinLim', 'SmallVocos', 'multi_resolution_stft_loss', 'MelL1', 'mel_segments',
-           'save_vocoder', 'load_small_vocoder', 'train_vocoder', 'HubVocos', 'load_hub_vocoder', 'load_vocoder',
-           'main']
+           'save_vocoder', 'read_vocoder', 'unfit', 'load_small_vocoder', 'train_vocoder', 'HubVocos',
+           'load_hub_vocoder', 'load_vocoder', 'main']
 
 # %% ../nbs/06_decoder.ipynb #c06-004
 import argparse, contextlib, copy, csv, io, json, math, os, socket, threading, time
@@ -342,10 +342,11 @@ def save_vocoder(
     with atomic_path(folder/'vocoder.json') as p: p.write_text(json.dumps(dict(kind='SmallVocos', **voc.cfg, notes=notes), indent=1)+'\n')
     return folder
 
-def load_small_vocoder(
+def read_vocoder(
     folder,             # holds vocoder.safetensors and vocoder.json
-)->SmallVocos:
-    "Read what `save_vocoder` wrote; anything missing or broken is a `UserError` that names the file. Nothing is unpickled."
+    make=dict,          # called with the sizes: whatever it cannot make is no vocoder
+):                      # what `make` made, {name: float32 weight}
+    "The two files that `save_vocoder` wrote, without unpickling; anything missing or broken is a `UserError` that names the file."
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     cfg, wts = Path(folder)/'vocoder.json', Path(folder)/'vocoder.safetensors'
@@ -353,10 +354,23 @@ def load_small_vocoder(
         if not p.is_file(): raise UserError(f"no vocoder here: {p} is missing; train one with `python -m lewm_tts.decoder` or use another voice folder")
     try:
         d = json.loads(cfg.read_text())
-        voc = SmallVocos(**{k: int(d[k]) for k in ('width','layers','ff','n_mel','n_fft','hop','sr')})
+        made = make(**{k: int(d[k]) for k in ('width','layers','ff','n_mel','n_fft','hop','sr')})
     except (ValueError, KeyError, TypeError) as e: raise UserError(f"{cfg} is not a vocoder description ({e!r}); restore the file or train the vocoder again") from e
-    try: missing, extra = voc.load_state_dict({k: v.float() for k,v in load_file(wts).items()}, strict=False)
-    except (SafetensorError, RuntimeError, OSError) as e: raise UserError(f"{wts} is corrupt or does not fit {cfg.name} ({str(e).splitlines()[0]}); restore the file or train the vocoder again") from e
+    try: return made, {k: v.float() for k,v in load_file(wts).items()}
+    except (SafetensorError, RuntimeError, OSError) as e: raise unfit(folder, e) from e
+
+def unfit(folder, why)->UserError:
+    "What to say of weights that cannot be used."
+    return UserError(f"{Path(folder)/'vocoder.safetensors'} is corrupt or does not fit vocoder.json ({str(why).splitlines()[0]}); restore the file or train the vocoder again")
+
+def load_small_vocoder(
+    folder,             # holds vocoder.safetensors and vocoder.json
+)->SmallVocos:
+    "Read what `save_vocoder` wrote; see `read_vocoder` for what is refused."
+    cfg, wts = Path(folder)/'vocoder.json', Path(folder)/'vocoder.safetensors'
+    voc, w = read_vocoder(folder, SmallVocos)
+    try: missing, extra = voc.load_state_dict(w, strict=False)
+    except RuntimeError as e: raise unfit(folder, e) from e
     missing = [k for k in missing if not k.endswith('window')]
     if missing or extra: raise UserError(f"{wts} does not fit {cfg.name}: missing {missing[:2]}, unknown {extra[:2]}; restore both files together")
     return voc.eval().requires_grad_(False)

@@ -7,7 +7,7 @@ __all__ = ['DTYPES', 'Layer', 'join', 'windows', 'Dense', 'Conv', 'depthwise', '
            'fast_decoder', 'Head', 'Overlap', 'FastVocos', 'fast_vocos', 'load_vocos', 'Wait', 'State', 'Live']
 
 # %% ../nbs/10e_live.ipynb #c10-004
-import json, sys
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 from .core import UserError
-from .decoder import HubVocos, LinearUp, MelDecoder, SmallVocos, _check_mel
+from .decoder import HubVocos, LinearUp, MelDecoder, SmallVocos, _check_mel, read_vocoder, unfit
 from .model import LeWMTTS
 
 # %% ../nbs/10e_live.ipynb #c10-017
@@ -351,22 +351,13 @@ def load_vocos(
     dtype=torch.float32,    # of the matrix products
 )->FastVocos:
     "What `save_vocoder` wrote, read with torch alone; anything missing or broken is a `UserError` that names the file."
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     cfg, wts = Path(folder)/'vocoder.json', Path(folder)/'vocoder.safetensors'
-    for p in (cfg, wts):
-        if not p.is_file(): raise UserError(f"no vocoder here: {p} is missing; train one with `python -m lewm_tts.decoder` or use another voice folder")
-    try:
-        d = json.loads(cfg.read_text())
-        d = {k: int(d[k]) for k in ('width','layers','ff','n_mel','n_fft','hop','sr')}
-    except (ValueError, KeyError, TypeError) as e: raise UserError(f"{cfg} is not a vocoder description ({e!r}); restore the file or train the vocoder again") from e
-    try: w = load_file(wts)
-    except (SafetensorError, RuntimeError, OSError) as e: raise UserError(f"{wts} is corrupt or does not fit {cfg.name} ({str(e).splitlines()[0]}); restore the file or train the vocoder again") from e
+    d, w = read_vocoder(folder)
     want = _shapes(d['width'], d['layers'], d['ff'], d['n_mel'], d['n_fft'])
     missing, extra = sorted(want.keys()-w.keys()), sorted(w.keys()-want.keys())
     if missing or extra: raise UserError(f"{wts} does not fit {cfg.name}: missing {missing[:2]}, unknown {extra[:2]}; restore both files together")
     for k,s in want.items():
-        if tuple(w[k].shape)!=s: raise UserError(f"{wts} is corrupt or does not fit {cfg.name} ({k} is {tuple(w[k].shape)}, not {s}); restore the file or train the vocoder again")
+        if tuple(w[k].shape)!=s: raise unfit(folder, f'{k} is {tuple(w[k].shape)}, not {s}')
     return FastVocos(w, dtype=dtype, **d)
 
 # %% ../nbs/10e_live.ipynb #c10-068
