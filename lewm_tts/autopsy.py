@@ -24,7 +24,7 @@ from .core import Config, UserError, atomic_path, cache_dir, png_bytes, recordin
 from .data import Batch, Corpus, build_corpus, clauses, collate, generator_sentences
 from .encoder import Latents
 from .evaluate import Report, Row, cepstra, duration_ratio, envelope_correlation, evaluate_voice, loudness, mcd_dtw, silence_share, word_errors
-from .model import fold, load_model
+from .model import load_model
 from .predictor import pointer
 from .rollout import Pair, ears, per_step, sounds, summary, swap_text, teacher_and_free, widest_plane
 from .sigreg import effective_rank, sigreg_statistic
@@ -111,7 +111,7 @@ def start(self:OurPatient, ids, mask, dur=None)->tuple:
     if m.cfg.align=='pointer':
         dur = m.durations(memory, mask, cond) if dur is None else dur
         end = (dur.sum(1)/self.downsample-1e-3).ceil().clamp(min=1)
-        rows = fold(pointer(dur, int(end.max()), self.downsample)[...,None], m.cfg.chunk).mean(-1)
+        rows = m.rows(pointer(dur, int(end.max()), self.downsample))
     return m.pred.bos.expand(len(ids), -1),dict(cache=m.start_run(memory, mask, cond, self.guide), rows=rows, end=end, i=0, past=[])
 
 @patch

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'UserError', 'Config', 'make_config', 'config_from_dict', 'set_seed', 'show_mel', 'hear', 'png_bytes',
-           'pcm16', 'open_wav', 'wav_bytes', 'wanted', 'atomic_path', 'cache_dir', 'voices_dir', 'recordings_dir']
+           'pcm16', 'open_wav', 'wav_bytes', 'wanted', 'atomic_path', 'cache_dir', 'voices_dir', 'voice_folder',
+           'recordings_dir']
 
 # %% ../nbs/00_core.ipynb #c00-004
 import contextlib, difflib, io, os, random, tempfile
@@ -286,6 +287,13 @@ def cache_dir()->Path:
 def voices_dir()->Path:
     "The folder of the voices that ship with the package."
     return Path(__file__).parent/'voices' if '__file__' in globals() else Path('../lewm_tts/voices').resolve()
+
+def voice_folder(
+    voice,      # a folder, or the name of a voice that ships
+)->Path:        # a folder that may not be there
+    "Your own folder goes before a voice that ships."
+    p = Path(voice)
+    return voices_dir()/p if not p.is_dir() and (voices_dir()/p).is_dir() else p
 
 def recordings_dir()->Path|None:
     "Folder with optional recordings (`$LEWM_TTS_DATA`, else `../shared/data` beside the checkout), or None where there is none."

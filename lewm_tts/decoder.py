@@ -342,6 +342,7 @@ def save_vocoder(
     with atomic_path(folder/'vocoder.json') as p: p.write_text(json.dumps(dict(kind='SmallVocos', **voc.cfg, notes=notes), indent=1)+'\n')
     return folder
 
+# %% ../nbs/06_decoder.ipynb #c06-174
 def read_vocoder(
     folder,             # holds vocoder.safetensors and vocoder.json
     make=dict,          # called with the sizes: whatever it cannot make is no vocoder

@@ -20,12 +20,12 @@ import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from .core import UserError, atomic_path, open_wav, pcm16, voices_dir
+from .core import UserError, atomic_path, open_wav, pcm16, voice_folder
 from .data import text_to_ids
 from .decoder import load_vocoder
 from .fast import Fast, FastText
 from .live import Live, load_vocos
-from .model import LeWMTTS, Rollout, fold, load_model
+from .model import LeWMTTS, Rollout, bounded, fold, load_model
 from .predictor import pointer
 from .script import Reader, captions, marks, script
 
@@ -121,8 +121,7 @@ class Voice:
         dtype='float32',     # 'float32', 'bfloat16', 'float16' or 'int8': big matrices of predictor and vocoder
     ):
         "Load a voice folder; `UserError` says which file is missing or broken."
-        folder = Path('toy-en' if folder is None else folder)
-        if not folder.is_dir() and (voices_dir()/folder).is_dir(): folder = voices_dir()/folder
+        folder = voice_folder('toy-en' if folder is None else folder)
         if not folder.is_dir(): raise UserError(f"no voice folder {folder}; give the folder that `lewm-tts train-voice` wrote, or omit --voice for the shipped one")
         if dtype not in ('float32', 'bfloat16', 'float16', 'int8'): raise UserError(f"unknown dtype {dtype!r}; use float32, bfloat16, float16 or int8")
         model = load_model(folder)
@@ -345,7 +344,7 @@ def begin(self:Pool, job:Job, attempt:int=0)->None:
     try:
         memory,cond = self.voice.read(job.pieces[job.i].text, h.speaker)
         pos,dur,total = m.timing(memory, cond, None, h.speed)
-        rows,steps = None if pos is None else fold(pos[...,None], c.chunk).mean(-1),math.ceil(total/c.chunk)
+        rows,steps = m.rows(pos),math.ceil(total/c.chunk)
         before = job.before or (h.prompt and h.prompt.history(self.voice, h.speaker))
         t = Take(job, attempt, (memory, rows, cond, dur), pos, steps, total, None if self.whole else self.voice.live.start())
         lane = self.fast.join(memory, rows, cond, steps=steps)
@@ -364,8 +363,7 @@ def push(self:Pool, t:Take, last:bool=False)->Chunk:
     if t.early and not last: return self.hurry(t)
     z = torch.stack(t.rows[t.pushed:]).view(-1, c.d_latent)
     if last: z = z[:max(0, t.total-t.pushed*c.chunk)] if t.pos is not None else z
-    long = z.norm(dim=-1)/c.d_latent**.5
-    z = z*(2.2/long.clamp(min=2.2))[:,None]; t.guards['norm'] += int((long>2.2).sum())
+    z,cut = bounded(z); t.guards['norm'] += cut
     if self.whole: mel,wav = live.whole(z)
     else: t.state,mel,wav = live.push(t.state, z, last)
     t.pushed,t.gap = len(t.rows),min(2*t.gap, 16); t.next = t.pushed+t.gap
@@ -567,7 +565,7 @@ class Prompt:
             m,c = voice.model,voice.model.cfg
             memory,cond = m.memory(torch.tensor([text_to_ids(self.text)]), speaker=torch.tensor([speaker]))
             pos = pointer(self.dur[None], len(self.z), c.downsample) if c.align=='pointer' else None
-            self._made[key] = fold(self.z[None], c.chunk)[0],memory,None if pos is None else fold(pos[...,None], c.chunk).mean(-1),cond
+            self._made[key] = fold(self.z[None], c.chunk)[0],memory,m.rows(pos),cond
         return self._made[key]
 
     def save(self, path)->Path:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from .core import Config, UserError, atomic_path, make_config, set_seed, voices_dir
+from .core import Config, UserError, atomic_path, make_config, set_seed, voice_folder
 from .data import Corpus, Utt, bucketed_batches, collate
 from .data import _manifest
 from .model import LeWMTTS, load_model
@@ -190,7 +190,7 @@ def open_voice(
 )->tuple:                    # (model or None, names of the speakers that stay, folder)
     "A voice to begin with. A single speaker makes room for yours, several stay."
     if voice is None: return None,[],None
-    folder = Path(voice) if Path(voice).is_dir() else voices_dir()/str(voice)
+    folder = voice_folder(voice)
     if not folder.is_dir(): raise UserError(f"no voice {voice}; give the folder of one, or the name of one that ships, such as toy-en")
     old = load_model(folder); n = old.cfg.n_speakers
     card = json.loads((folder/'card.json').read_text()) if (folder/'card.json').exists() else {}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LeWMTTS', 'masked_mse', 'masked_l1', 'spectral_loss', 'vp_noise', 'fold', 'unfold', 'Free', 'Ways', 'Rollout',
-           'save_model', 'read_config', 'read_weights', 'load_model']
+           'bounded', 'save_model', 'read_config', 'read_weights', 'load_model']
 
 # %% ../nbs/07_model.ipynb #c07-004
 import contextlib, json, math
@@ -194,6 +194,13 @@ def unfold(
 
 # %% ../nbs/07_model.ipynb #c07-045
 @patch
+def rows(self:LeWMTTS,
+    pos:Tensor,    # (b, t) pointer of each latent, or None
+)->Tensor:         # (b, ceil(t/chunk)) pointer of each row of `chunk` latents, or None
+    "Where a row is in the text: the middle of its latents."
+    return None if pos is None else fold(pos[...,None], self.cfg.chunk).mean(-1)
+
+@patch
 def forced(self:LeWMTTS,
     history:Tensor,                   # (b, t, d) latents, not yet shifted
     memory:Tensor, text_mask:Tensor,  # (b, n, h), (b, n)
@@ -201,7 +208,7 @@ def forced(self:LeWMTTS,
 ):                                    # `Pred` for all t steps
     "Predict every latent from the ones before it in `history`: teacher forcing when that is the truth."
     k = self.cfg.chunk
-    rows = None if pos is None else fold(pos[...,None], k).mean(-1)
+    rows = self.rows(pos)
     return self.spread(self.pred(self.pred.shift(fold(history, k)), memory, text_mask, rows, cond), history.shape[1])
 
 @patch
@@ -268,7 +275,7 @@ def free_run(self:LeWMTTS,
     "`t` free-running steps for a whole batch under given pointers: (b, t, d), or `Free` if `full`."
     k,out = self.cfg.chunk,[]
     cache,z = self.start_run(memory, text_mask, cond, guide),self.pred.bos.expand(len(memory), -1)
-    rows = None if pos is None else fold(pos[...,None], k).mean(-1)
+    rows = self.rows(pos)
     for i in range(math.ceil(t/k)):
         p,cache = self.step_run(z, cache, None if rows is None else rows[:,i], guide)
         z = self.sample(p, temperature, generator)
@@ -475,7 +482,7 @@ def steps(self:LeWMTTS,
     memory,cond = self.memory(ids[None], speaker=torch.tensor([speaker], device=self.device))
     pos,dur,t = self.timing(memory, cond, dur, speed)
     cache,z,k = self.start_run(memory, None, cond, guide),self.pred.bos[None],self.cfg.chunk
-    rows = None if pos is None else fold(pos[...,None], k).mean(-1)
+    rows = self.rows(pos)
     for i in range(0, t, k):
         p,cache = self.step_run(z, cache, None if rows is None else rows[:,i//k], guide)
         z = self.sample(p, temperature, g)
@@ -506,6 +513,14 @@ class Rollout(NamedTuple):
     guards:dict   # how often each guard acted
 
 # %% ../nbs/07_model.ipynb #c07-080
+def bounded(
+    z:Tensor,      # (t, d)
+    top:float=2.2, # longest latent, in units of sqrt(d): no real one comes near
+):                 # (t, d), how many were longer
+    "The norm guard: what flies off is pulled back before it is decoded."
+    long = z.norm(dim=-1)/z.shape[-1]**.5
+    return z*(top/long.clamp(min=top))[:,None],int((long>top).sum())
+
 @patch
 @torch.no_grad()
 def rollout(self:LeWMTTS,
@@ -517,9 +532,8 @@ def rollout(self:LeWMTTS,
     zs,at,attn,used = [],[],[],None
     for z,pos,a,_,d in self.steps(ids, dur, **kw): zs.append(z); at.append(pos); attn.append(a); used = d
     z,cap = torch.stack(zs),self.cap(len(ids), kw.get('speed', 1.))
-    long = z.norm(dim=-1)/z.shape[-1]**.5
-    z = z*(2.2/long.clamp(min=2.2))[:,None]
-    guards = dict(norm=int((long>2.2).sum()), cap=int(len(zs)>=cap))
+    z,cut = bounded(z)
+    guards = dict(norm=cut, cap=int(len(zs)>=cap))
     return Rollout(z, self.decode(z[None])[0], torch.tensor(at), torch.stack(attn), used, len(zs)<cap, guards)
 
 @patch

@@ -8,16 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import CHROMIUM
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def runs(program):
-    "Is it there, and more than a stub that asks for a snap?"
-    try: return bool(program) and subprocess.run([program, '--version'], capture_output=True, timeout=30).returncode == 0
-    except (OSError, subprocess.TimeoutExpired): return False
-
-
-CHROMIUM = next(filter(runs, map(shutil.which, ('/usr/bin/chromium', 'chromium', 'chromium-browser', 'google-chrome'))), None)
 MISSING = [w for w, ok in (('Chromium (apt-get install chromium)', CHROMIUM), ('the playwright package (the browser extra)', importlib.util.find_spec('playwright')),
     ('JupyterLab (the dev extra)', importlib.util.find_spec('jupyterlab')), ('the shipped voice', (ROOT/'lewm_tts'/'voices'/'toy-en'/'model.safetensors').exists())) if not ok]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason='no browser test without ' + ', '.join(MISSING))
@@ -67,15 +62,6 @@ def lab(tmp_path_factory):
         p.terminate()  # ends its kernels too
         try: p.wait(15)
         except subprocess.TimeoutExpired: p.kill(); p.wait()
-
-
-@pytest.fixture(scope='module')
-def browser():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as pw:
-        b = pw.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required'])
-        yield b
-        b.close()
 
 
 def run_all(browser, lab, notebook, seconds=200):

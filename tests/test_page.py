@@ -2,11 +2,13 @@
 
 Needs Chromium and the playwright package, as tests/test_browser.py does; skips where one is missing. LEWM_TTS_SHOTS=DIR keeps a picture of the page there.
 """
-import importlib.util, io, os, shutil, time, wave
+import importlib.util, io, os, time, wave
 from pathlib import Path
 
 import pytest
 import torch
+
+from conftest import CHROMIUM
 
 from lewm_tts.core import voices_dir
 
@@ -14,7 +16,6 @@ from lewm_tts.core import voices_dir
 def there(m): return importlib.util.find_spec(m) is not None
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ('/usr/bin/chromium', 'chromium', 'chromium-browser', 'google-chrome'))), None)
 MISSING = [w for w, ok in (('Chromium (apt-get install chromium)', CHROMIUM), ('the playwright package (the browser extra)', there('playwright')), ('the shipped voice', (voices_dir()/'toy-en'/'model.safetensors').exists()),
     ('fastapi, uvicorn, websockets, prometheus_client (the serve extra)', all(map(there, ('fastapi', 'uvicorn', 'websockets', 'prometheus_client'))))) if not ok]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason='no test of the page without ' + ', '.join(MISSING))
@@ -28,15 +29,6 @@ def voice():
     from lewm_tts.engine import Voice
     torch.set_num_threads(1)
     return Voice.load()
-
-
-@pytest.fixture(scope='module')
-def browser():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as pw:
-        b = pw.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--autoplay-policy=no-user-gesture-required'])
-        yield b
-        b.close()
 
 
 @pytest.fixture
