@@ -15,7 +15,8 @@ import torch
 
 from lewm_tts.autopsy import longest
 from lewm_tts.core import atomic_path, cache_dir, recordings_dir
-from lewm_tts.data import BOS, Corpus, build_corpus, clauses, collate, generator_sentences, normalise_text
+from lewm_tts.data import Corpus, build_corpus, clauses, collate, generator_sentences
+from lewm_tts.text import BOS, normalise_text
 from lewm_tts.engine import Voice
 from lewm_tts.evaluate import Recogniser, word_errors
 from lewm_tts.script import split_text

@@ -22,7 +22,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from lewm_tts.core import Config, UserError, atomic_path, make_config, set_seed  # noqa: E402
-from lewm_tts.data import Utt, text_to_ids  # noqa: E402
+from lewm_tts.data import Utt  # noqa: E402
+from lewm_tts.text import text_to_ids
 from lewm_tts.training import batch_at, begin, train_step  # noqa: E402
 
 SR, HOP = Config().sr, Config().hop

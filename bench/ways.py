@@ -13,7 +13,7 @@ import torch
 
 from lewm_tts.autopsy import test_sentences
 from lewm_tts.core import atomic_path
-from lewm_tts.data import normalise_text
+from lewm_tts.text import normalise_text
 from lewm_tts.engine import Voice
 from lewm_tts.evaluate import Recogniser, wer, wer_difference
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from .core import Config, UserError, png_bytes, show_mel, wav_bytes
-from .data import Espeak, LogMel, espeak_available, fresh_processes, normalise_text, tidy_wav, word_knots
+from .data import Espeak, LogMel, espeak_available, fresh_processes, tidy_wav, word_knots
+from .text import normalise_text
 
 # %% ../nbs/02b_clips.ipynb #c02-006
 _cfg = Config()

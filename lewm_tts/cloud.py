@@ -14,7 +14,8 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .core import UserError, recordings_dir, show_mel, wav_bytes
-from .data import LogMel, Utt, collate, normalise_text, text_to_ids
+from .data import LogMel, Utt, collate
+from .text import normalise_text, text_to_ids
 from .sigreg import epps_pulley, random_directions
 
 # %% ../nbs/07b_cloud.ipynb #c07b-011

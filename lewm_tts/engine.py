@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from .core import UserError, atomic_path, open_wav, pcm16, voice_folder
-from .data import text_to_ids
+from .text import text_to_ids
 from .decoder import load_vocoder
 from .fast import Fast, FastText
 from .live import Live, load_vocos
@@ -607,7 +607,8 @@ def clone(self:Voice,
     text:str=None,    # what is said in it: better timing; None: unknown
 )->Prompt:
     "Encode .5 to 30 s of sound as a history to go on from (an acoustic prompt). `UserError` if it is too short, long or silent."
-    from lewm_tts.data import LogMel, normalise_text
+    from lewm_tts.data import LogMel
+    from lewm_tts.text import normalise_text
     c = self.model.cfg
     if not isinstance(text, (str, type(None))): raise UserError(f"the prompt's text must be a str, got {type(text).__name__}")
     if isinstance(wav, (str, Path)): wav = read_sound(wav, c.sr)

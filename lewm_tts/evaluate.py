@@ -17,7 +17,7 @@ from fastcore.basics import patch
 import numpy as np
 import torch
 from .core import UserError, atomic_path
-from .data import normalise_text
+from .text import normalise_text
 from .clips import _need, phones_of
 
 # %% ../nbs/09_evaluate.ipynb #c09-012

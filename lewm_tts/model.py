@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from .core import Config, UserError, atomic_path, config_from_dict
-from .data import normalise_text, text_to_ids
+from .text import normalise_text, text_to_ids
 from .decoder import MelDecoder
 from .encoder import AudioEncoder, Latents, TextEncoder, kl_loss
 from .predictor import DurationPredictor, JEPAPredictor, duration_loss, energy_score, guided_attention_loss, pointer

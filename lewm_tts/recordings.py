@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from .core import Config, UserError, atomic_path, png_bytes
-from .data import LogMel, durations, fresh_processes, text_to_ids
+from .data import LogMel, durations, fresh_processes
+from .text import text_to_ids
 from .data import _done, _manifest, _sha
 from .clips import TOKEN, Listener, Recipe, Sound, Word, align, choose_aligner, clean, islands, knots_of, measure, phones_of, probe, read_sound, sound_threshold, spoken, to_mono
 from .clips import SOUNDS, _OTHER, _decibels, _need, _powers, unknown_characters

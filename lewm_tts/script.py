@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from fastcore.basics import patch
 from .core import UserError
-from .data import normalise_text
+from .text import normalise_text
 
 # %% ../nbs/10d_script.ipynb #c10d-012
 class Piece(NamedTuple):

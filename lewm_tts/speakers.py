@@ -20,7 +20,8 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from safetensors.torch import save_file
 from .core import Config, UserError, atomic_path, cache_dir, make_config, png_bytes, recordings_dir, set_seed, show_mel, wav_bytes
-from .data import DITHER, HEAD, TAIL, Corpus, LogMel, Utt, build_corpus, collate, durations, text_to_ids
+from .data import DITHER, HEAD, TAIL, Corpus, LogMel, Utt, build_corpus, collate, durations
+from .text import text_to_ids
 from .evaluate import cepstra, loudness
 from .finetune import grow
 from .model import LeWMTTS

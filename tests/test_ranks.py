@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 
 from lewm_tts import training
 from lewm_tts.core import UserError, make_config
-from lewm_tts.data import Corpus, text_to_ids
+from lewm_tts.data import Corpus
+from lewm_tts.text import text_to_ids
 from lewm_tts.model import LeWMTTS
 from lewm_tts.sigreg import sigreg
 

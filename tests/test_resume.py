@@ -5,7 +5,8 @@ import accelerate, pytest, torch, tqdm.auto  # noqa: F401  (accelerate and tqdm 
 from safetensors.torch import save_file
 from lewm_tts import training
 from lewm_tts.core import UserError, make_config
-from lewm_tts.data import Corpus, text_to_ids
+from lewm_tts.data import Corpus
+from lewm_tts.text import text_to_ids
 
 ROOT = Path(__file__).resolve().parent.parent
 MICRO = dict(text_width=32, text_convs=1, text_layers=1, text_heads=2, d_latent=16, enc_width=32, enc_convs=1, width=32, layers=1, heads=2, ff=64,
