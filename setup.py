@@ -19,8 +19,8 @@ def lines(value): return [line.strip() for line in value.splitlines() if line.st
 
 def extras(cfg):
     "Extra name -> requirements; dev holds those that the tests need."
-    res = {k: lines(cfg[f'{k}_requirements']) for k in ('toy', 'eval', 'serve', 'prepare', 'ray', 'peers', 'browser', 'dev')}
-    res['dev'] = [r for k in ('toy', 'eval', 'serve', 'prepare', 'dev') for r in res[k]]
+    res = {k: lines(cfg[f'{k}_requirements']) for k in ('toy', 'eval', 'serve', 'prepare', 'onnx', 'ray', 'peers', 'browser', 'dev')}
+    res['dev'] = [r for k in ('toy', 'eval', 'serve', 'prepare', 'onnx', 'dev') for r in res[k]]
     return res
 
 

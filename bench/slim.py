@@ -6,7 +6,8 @@
 
 The schedule follows the clock: progress is the share of the budget that is used up, so warm-up, scheduled sampling, rollouts and the end of the learning rate come at the same share of the seconds
 for every size. Big models take few steps, small ones many: that is the question. One recipe for all sizes (that of `tiny`, batch 16, peak learning rate 2e-3*sqrt(192/width)); `v3c`
-keeps its own losses and learning rate. Weights stay in out/slim/NAME, each a voice folder with the vocoder of the shipped voice.
+keeps its own losses and learning rate. A CPU second is worth less on a machine that is busy, and the sizes are trained one after the other; so at the end a training step of every size is timed in turns, and
+`even_cpu_s` says what the steps taken would cost under the same load. Weights stay in out/slim/NAME, each a voice folder with the vocoder of the shipped voice.
 """
 import argparse, json, math, platform, shutil, time
 from dataclasses import asdict, replace
@@ -22,7 +23,7 @@ from lewm_tts.engine import Voice
 from lewm_tts.evaluate import Recogniser, _resample, bootstrap_ci, mcd_dtw, word_errors
 from lewm_tts.model import save_model
 from lewm_tts.rollout import summary, teacher_and_free
-from lewm_tts.training import averaged, batch_at, begin, checkpoint, free_run_score, train_step, voice_corpus
+from lewm_tts.training import Run, accelerator, averaged, batch_at, begin, checkpoint, free_run_score, train_step, voice_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 _TINY = lambda w, layers, d, text=1, dec=2, enc=None, h=None: dict(width=w, layers=layers, ff=3*w, d_latent=d, text_width=h or w, text_layers=text, enc_width=enc or w, dec_width=enc or w, dec_convs=dec)
@@ -154,16 +155,33 @@ def rtf(folders, rounds=5):
     return {k: dict(rtf=round(best[k], 5), rtf_sound_s=round(sound[k], 2)) for k in sound}
 
 
+def costs(names, corpus, rounds=3):
+    "CPU seconds of a mean training step of each size, all sizes in turns under the same load: the least of several rounds, over short, middling and long batches."
+    order = np.argsort(corpus.lengths, kind='stable'); batches = [[corpus[int(i)] for i in order[int(q*len(order))-BATCH//2:][:BATCH]] for q in (.17, .5, .83)]
+    runs = {n: Run(replace(config(n), steps=1000), accelerator()) for n in names}; best = {}
+    for _ in range(rounds):
+        for n, run in runs.items():
+            for kind, step in (('plain', 100), ('ss', 501), ('free', 900)):                # what `training.phase` does at these steps
+                for k, us in enumerate(batches):
+                    b = collate(us, run.cfg.downsample); run.step = step; t = time.process_time(); train_step(run, b)
+                    best[n, kind, k] = min(best.get((n, kind, k), math.inf), time.process_time()-t)
+    out = {}
+    for n in names:
+        plain, ss, free = (float(np.mean([best[n, kind, k] for k in range(3)])) for kind in ('plain', 'ss', 'free'))
+        out[n] = 1/(.3/plain+.5/((plain+ss)/2)+.2/((plain+free)/2))                        # the schedule: shares of the time, every second step
+    return out
+
+
 def write(path, head, rows):
     with atomic_path(path) as p: p.write_text(json.dumps(head|dict(sizes=rows), indent=1)+'\n')
 
 
 def table(rows):
     "One line a size."
-    print(f"{'':8}{'params':>9}{'speaking':>10}{'cpu s':>7}{'steps':>7}{'seen':>8}{'mel L1':>8}{'WER':>7}  {'95 %':14}{'var':>6}{'MCD':>6}{'ends':>6}{'RTF':>8}")
+    print(f"{'':8}{'params':>9}{'speaking':>10}{'cpu s':>7}{'even':>6}{'steps':>7}{'seen':>8}{'mel L1':>8}{'WER':>7}  {'95 %':14}{'var':>6}{'MCD':>6}{'ends':>6}{'RTF':>8}")
     for r in sorted(rows, key=lambda r: r['parameters']['all']):
         w = r['wer']['all']; lo, hi = w['ci']
-        print(f"{r['name']:8}{r['parameters']['all']/1e6:8.2f}M{r['parameters']['speaking']/1e6:9.2f}M{r['cpu_s']:7.0f}{r['steps']:7}{r['seen']:8}{r['validation']['score']:8.3f}{w['wer']:7.1%}  "
+        print(f"{r['name']:8}{r['parameters']['all']/1e6:8.2f}M{r['parameters']['speaking']/1e6:9.2f}M{r['cpu_s']:7.0f}{r.get('even_cpu_s', math.nan):6.0f}{r['steps']:7}{r['seen']:8}{r['validation']['score']:8.3f}{w['wer']:7.1%}  "
               f"{f'{lo:.1%} .. {hi:.1%}':14}{r['variance_ratio']:6.2f}{r['mcd']['median']:6.1f}{r['ended']:6.0%}{r.get('rtf', math.nan):8.4f}")
 
 
@@ -193,6 +211,8 @@ def main():
         for r in rows: r.update(rtf({r['name']: work/r['name']}, 2).get(r['name'], {}) if 'rtf' not in r else {})
         write(path, head, rows); table(rows)
     if rows:
+        cost = costs([r['name'] for r in rows], tr)
+        for r in rows: r.update(step_cpu_s=round(cost[r['name']], 4), even_cpu_s=round(cost[r['name']]*r['steps'], 1))
         times = rtf({r['name']: work/r['name'] for r in rows if (work/r['name']/'model.safetensors').exists()})
         for r in rows: r.update(times.get(r['name'], {}))
         write(path, head, rows); table(rows)

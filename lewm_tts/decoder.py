@@ -329,7 +329,7 @@ class _VocoderRun:
 
 # %% ../nbs/06_decoder.ipynb #c06-074
 def save_vocoder(
-    voc:SmallVocos,
+    voc,                # `SmallVocos`, or whatever has its `.weights` and `.cfg`
     folder,             # gets vocoder.safetensors and vocoder.json
     half:bool=True,     # float16 on disk; loading goes back to float32
     **notes             # anything worth keeping in the json: steps, corpus, figures
@@ -337,7 +337,7 @@ def save_vocoder(
     "Write a vocoder with safetensors and json; each file appears whole or not at all."
     from safetensors.torch import save_file
     folder = Path(folder)
-    w = {k: p.detach().to('cpu', torch.float16 if half else torch.float32).contiguous() for k,p in voc.named_parameters()}
+    w = {k: p.detach().to('cpu', torch.float16 if half else torch.float32).contiguous() for k,p in (getattr(voc, 'weights', None) or dict(voc.named_parameters())).items()}
     with atomic_path(folder/'vocoder.safetensors') as p: save_file(w, p)
     with atomic_path(folder/'vocoder.json') as p: p.write_text(json.dumps(dict(kind='SmallVocos', **voc.cfg, notes=notes), indent=1)+'\n')
     return folder
