@@ -323,7 +323,7 @@ def export_safetensors(a)->str:
     check_target(a.out)
     if a.voice and Path(a.voice).is_file() and Path(a.voice).open('rb').read(4)!=b'LQ40':
         from lewm_tts.convert import convert
-        return str(convert(a.voice, a.out, key=a.key, stubs=a.stubs))
+        return str(convert(a.voice, a.out, key=a.key, config=a.config, stubs=a.stubs))
     from lewm_tts.quantize import save_voice
     return f"voice folder in {save_voice(open_voice(a.voice, a.vocoder), a.out, half=a.scheme!='float32')}"
 
@@ -435,7 +435,7 @@ def _add_making(sub, cmd:str)->None:
     add('--format', choices=list(_EXPORTS), required=True); add('--scheme', help='for lq40: int8, int8+q4 (default), q4, pocket, coin, ...; for safetensors: float32 or float16 (default)')
     add('--coded', action='store_true', help='lq40: Huffman codes, smaller and slower to read'); add('--int8', action='store_true', help='onnx, web: whole-number matrices'); add('--ort', metavar='FOLDER', help='web: where onnxruntime-web lies; default: npm fetches it once')
     add('--vocoder', choices=['small', 'hub', 'griffin-lim'], help='default: the best there is')
-    add('--key', help='checkpoint: which table of weights'); add('--stubs', action='store_true', help='checkpoint: keep objects of unknown classes as inert notes')
+    add('--key', help='checkpoint: which table of weights'); add('--config', metavar='FILE', help='checkpoint: its config.json, if it does not bring its own'); add('--stubs', action='store_true', help='checkpoint: keep objects of unknown classes as inert notes')
     add = _command(sub, 'inspect', cmd_inspect, voice=False, seed=False)
     add('files', nargs='+', metavar='FILE')
     add = _command(sub, 'report', cmd_report, seed=False)

@@ -277,7 +277,7 @@ def _name(m, op, arg):
     m.wants.setdefault(str(g), (m.at, known))
     if not known and not m.look:
         if g.module=='torch._utils' and name in SORRY: raise m.no("it holds "+SORRY[name].split(':')[0], SORRY[name].split(': ')[1])
-        if not m.stubs or not (is_class(g) or is_foreign(g)): raise m.no(f"it wants {say(g)}, which no table of weights needs", ASK+(", or keep it as an inert note: stubs=True" if is_class(g) else ''))
+        if not m.stubs or not (is_class(g) or is_foreign(g)): raise m.no(f"it wants {say(g)}, which no table of weights needs", ASK+(", or keep it as an inert note: stubs=True (--stubs)" if is_class(g) else ''))
     m.stack.append(g)
 
 def _plain_name(g)->bool: return g.module in ('torch', 'torch.storage') and g.name in STORAGES or g.module=='torch' and g.name in DTYPES
@@ -614,7 +614,7 @@ def choose(
     for p,n in size.items(): below.update({p[:i]:max(0, n-below[p[:i]]) for i in range(len(p))})                       # the largest table inside of each
     lesser = lambda p: size[p]<below[p] or any(size[p]<size.get(p[:i], 0) for i in range(len(p)))                       # loose tensors beside or in a table are no table
     most = max(size.values()); rivals = [p for p in tables if size[p]>=.02*most and not lesser(p)]
-    if len(rivals)>1: raise UserError(f"{file} holds several tables of weights: {', '.join(f'{say(label(p), 40)} ({len(tables[p])} tensors, {size[p]:,} numbers)' for p in rivals[:8])}; choose one, e.g. key={say(label(rivals[0]), 40)!r}, or '.' for all")
+    if len(rivals)>1: raise UserError(f"{file} holds several tables of weights: {', '.join(f'{say(label(p), 40)} ({len(tables[p])} tensors, {size[p]:,} numbers)' for p in rivals[:8])}; choose one, e.g. key={say(label(rivals[0]), 40)!r} (--key), or '.' for all")
     return label(rivals[0]),tables[rivals[0]],[x for x in tables.items() if x[0]!=rivals[0]]
 
 PREFIXES = ('module.', 'model.', '_orig_mod.')
@@ -836,9 +836,9 @@ def inspect_torch(path, title)->list:
         out.append(f"  table {say('.'.join(p) or '.', 60)!r}: {plural(len(t), 'tensor')}, {sum(x.numel for x in t.values()):,} numbers")
         out += ['  '+x for x in group_lines((k, str(x.blob.dtype)[6:], x.numel) for k,x in t.items())]
     if len(tables)>8: out.append(f"  and {len(tables)-8} more tables")
-    if (cfg := own_config(c.value, path)): out.append(f"  a training checkpoint of this project, step {say(c.value.get('step'))} of {cfg.get('steps')}, preset {cfg.get('preset')}: `lewm-tts convert` makes a voice folder of its average")
+    if (cfg := own_config(c.value, path)): out.append(f"  a training checkpoint of this project, step {say(c.value.get('step'))} of {cfg.get('steps')}, preset {cfg.get('preset')}: `lewm-tts export {path} --format safetensors -o FOLDER` makes a voice folder of its average")
     for stubs in () if c.broken else (False, True):
-        try: read_checkpoint(path, stubs=stubs); return out+([f"  convert it with stubs=True: its {plural(sum(not k for _,k in c.wants.values()), 'unknown name')} can be kept as inert notes"] if stubs else [])
+        try: read_checkpoint(path, stubs=stubs); return out+([f"  convert it with stubs=True (--stubs): its {plural(sum(not k for _,k in c.wants.values()), 'unknown name')} can be kept as inert notes"] if stubs else [])
         except UserError as e: why = str(e)
     return [*out, f"  convert refuses it: {c.broken or why}"]
 

@@ -8,7 +8,8 @@ __all__ = ['FORMATS', 'METERS', 'fade', 'Chunk', 'Audio', 'sound_file', 'Voice',
            'picture']
 
 # %% ../nbs/11_engine.ipynb #c11-004
-import contextlib, json, math, threading, time
+import contextlib, importlib.util, json, math, threading, time
+if importlib.util.find_spec('torch') is None: raise ModuleNotFoundError("lewm_tts.engine computes with torch, which is not installed; lewm_tts.ort.OrtVoice.load speaks without it what `lewm-tts export --format onnx` wrote")
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

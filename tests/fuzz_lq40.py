@@ -154,6 +154,7 @@ class Meter:
         if watch:
             peak = tracemalloc.get_traced_memory()[1]; tracemalloc.stop(); self.peak = max(self.peak, (peak, len(data)))
             assert peak < SLACK + 40*len(data), f'{peak:,} bytes of memory for a file of {len(data):,}'
+        if self.n%100_000 == 99_999: print(f'{self.n + 1:,} cases, {time.time() - self.start:.0f} s', file=sys.stderr, flush=True)
         self.n += 1; self.loaded += not kind; new = kind not in self.kinds; self.kinds[kind] = self.kinds.get(kind, 0) + 1
         return new
 
@@ -199,7 +200,7 @@ def guided(meter, seed):
         meter(data)
         if meter.done: meter.report('atheris'); sys.stdout.flush(); os._exit(0)
 
-    atheris.Setup([sys.argv[0], str(corpus), f'-seed={seed + 1}', '-max_len=4096', '-timeout=5', '-verbosity=0', '-print_final_stats=0', '-rss_limit_mb=4096', '-len_control=0'], one, custom_mutator=mutator)
+    atheris.Setup([sys.argv[0], str(corpus), f'-seed={seed + 1}', '-max_len=4096', '-timeout=60', f'-artifact_prefix={corpus}/', '-verbosity=0', '-print_final_stats=0', '-rss_limit_mb=4096', '-len_control=0'], one, custom_mutator=mutator)
     atheris.Fuzz()
 
 

@@ -179,7 +179,7 @@ HOSTILE = {
 REASONS = {'stride out of': 'would read number 999 of', 'long stride': 'would read number', 'fewer strides': 'fit together', 'negative size': 'from 0 on', 'negative stride': 'from 0 on', 'negative offset': 'from 0 on', 'offset by one': 'would read number 2 of', 'offset out': 'would read number', 'eight bytes': 'would unfold', 'overflows': 'would unfold', 'a storage that lies': 'should hold 12', 'as a key': 'key of type', 'keys of one hash': 'far too long', 'long equal keys': 'far too long',
            'copied a thousand': 'a lot of work', 'encoded a thousand': 'a lot of work', '10 MB': '79,999,993 bits', 'long digits': 'bits', 'a million digits': 'digits', 'opcodes without end': '1,000,000 opcodes', 'a name of a megabyte': '1,000,001 letters',
            'another protocol': 'protocol 255', 'EXT': 'opcode EXT', 'sparse': 'to_dense', 'nested lists': 'no tensors', 'nested tuples': 'no tensors', 'nested dictionaries': 'no tensors', 'nested in a set': 'key of type tuple',
-           'slot never': 'never filled', 'slots of one': 'does not exist', 'a negative slot': 'never filled', 'of 2**': 'damaged', '4 GB': 'damaged', 'parameter': 'no tensor', 'no storage': 'made of int', 'arguments': 'wrong arguments', 'dotted': 'which no table', 'called': 'calls torch.float32', 'by a call': 'calls torch.FloatStorage'}
+           'slot never': 'never filled', 'slots of one': 'does not exist', 'a negative slot': 'never filled', 'of 2**': 'damaged', '4 GB': 'damaged', 'parameter': 'no tensor but', 'no storage': 'made of int', 'arguments': 'wrong arguments', 'dotted': 'which no table', 'called': 'calls torch.float32', 'by a call': 'calls torch.FloatStorage'}
 
 
 @pytest.mark.parametrize('trick', HOSTILE)
@@ -339,6 +339,7 @@ def test_nestings(tmp_path):
     r = has(both, 'ema'); assert r.left_out == ['model (2 tensors)']
     has(both, '.', ('model.weight', 'model.bias', 'ema.weight', 'ema.bias')); refusal(lambda: C.convert(f, out, 'avg'), "no table 'avg'", 'model, ema')
     has({'net': {'enc': both['model'], 'dec': sd}}, 'net', ('enc.weight', 'enc.bias', 'dec.weight', 'dec.bias')); has({'net': {'enc': both['model'], 'dec': sd}}, 'net.dec')
+    refusal(lambda: C.convert(save(f, {'a': {'b.c': sd['bias'], 'b': {'c': both['ema']['bias']}}}), out, 'a'), 'two tensors have one name')
     opt = torch.optim.AdamW(net.parameters()); net(torch.ones(1, 2)).sum().backward(); opt.step()
     r = has({'state_dict': sd, 'optimizer': opt.state_dict(), 'lr': 1e-3, 'nan': float('nan'), 'tags': {'b', 'a'}})
     assert r.left_out == ['optimizer (an optimiser)'] and json.loads((out / 'config.json').read_text()) == {'found': {'lr': 1e-3, 'nan': 'nan', 'tags': ['a', 'b']}}

@@ -88,6 +88,15 @@ print(sorted(m for m in sys.modules if m.split('.')[0] in {FORBIDDEN!r}))
     assert (place/'said.wav').stat().st_size == 44+2*len(want.wav)
 
 
+def test_the_command_and_the_engine_without_torch(folders, place):
+    "The command speaks; the engine says who could."
+    code = ("import sys; sys.modules['torch'] = None\nfrom lewm_tts.cli import main\n"
+            "assert main(['speak', 'Good morning.', '--backend', 'onnx', '--voice', sys.argv[1], '-o', sys.argv[2]]) == 0\n"
+            "try: import lewm_tts.engine\nexcept ModuleNotFoundError as e: print(e)")
+    r = subprocess.run([sys.executable, '-c', code, str(folders['toy-en'][1]), str(place/'cli.wav')], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert r.returncode == 0 and 'OrtVoice' in r.stdout and (place/'cli.wav').stat().st_size > 40_000, r.stderr
+
+
 @pytest.mark.parametrize('name,text,kw', [
     ('toy-en', 'The committee examined the proposal before the meeting.', {}),
     ('toy-en', 'She opened the window. He wrote a letter to his brother; nobody came.', dict(speed=1.4)),
