@@ -67,7 +67,7 @@ def spread(x): return dict(mean=float(np.mean(x)), sets=[float(v) for v in x])
 
 def measure(voice, name, sets, words, tmp):
     "One voice, all schemes."
-    who, grams = speakers_of(voice), calibrate(voice)
+    who, grams = speakers_of(voice), calibrate(voice, None if words else ['good morning.', 'are you sure?'])
     plain = [say(voice, s) for s in sets] if words else None
     rec = [Recogniser([normalise_text(t) for t in s], distractors(1000)) for s in sets] if words else None
     hear = lambda audio: [r.hear_all([a.wav for a in au]) for r, au in zip(rec, audio, strict=True)]
@@ -77,7 +77,7 @@ def measure(voice, name, sets, words, tmp):
         path = tmp/f'{name}-{scheme}.lq40'
         save_lq40(quantize(voice, scheme, grams), path, coded=scheme in ('pocket', 'coin')); small = load_lq40(path); v = voices[scheme] = small.voice()
         r = out[scheme] = dict(bytes=path.stat().st_size, memory_mb=round(peak_mb(path), 1))
-        some = [compare(voice, v, s[:6], who[i % len(who)]) for i, s in enumerate(sets)]
+        some = [compare(voice, v, s[:6] if words else s[:1], who[i % len(who)]) for i, s in enumerate(sets)]
         r |= {k: spread([c[k] for c in some]) for k in some[0]}
         if not small.card.get('speaks_only'): r['encoder_kept'] = True
         if words:
@@ -86,8 +86,8 @@ def measure(voice, name, sets, words, tmp):
             d = [wer_difference(a, h, h0) for a, h, h0 in zip(refs, heard, heard0, strict=True)]
             both = wer_difference(sum(refs, []), sum(heard, []), sum(heard0, []))
             r['wer_difference'] = spread([x.value for x in d]) | dict(low=both.low, high=both.high)
-        else: audio = [say(v, s[:4]) for s in sets]
-        base = plain or [say(voice, s[:4]) for s in sets]
+        else: audio = [say(v, s[:1]) for s in sets]
+        base = plain or [say(voice, s[:1]) for s in sets]
         r['mcd'] = spread([np.median([mcd_dtw(a.mel, b.mel).db for a, b in zip(x, y, strict=True)]) for x, y in zip(audio, base, strict=True)])
         r['ended'] = float(np.mean([a.ended for x in audio for a in x]))
         print(f"{name:8} {scheme:16} {r['bytes']/1e6:6.2f} MB  latents {r['latents']['mean']:.4f}  mel {r['mel']['mean']:.4f}  MCD {r['mcd']['mean']:.2f} dB"

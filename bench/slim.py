@@ -127,7 +127,7 @@ class Judge:
             out[k] = dict(wer=float(e[:, :3].sum()/e[:, 3].sum()), ci=bootstrap_ci(r, h), utterances=len(r), words=int(e[:, 3].sum()))
         e = word_errors(refs, hyps)
         return out|dict(all=dict(wer=float(e[:, :3].sum()/e[:, 3].sum()), ci=bootstrap_ci(refs, hyps), utterances=len(refs), words=int(e[:, 3].sum()),
-                                 substituted=float(e[:, 0].sum()/e[:, 3].sum()), deleted=float(e[:, 1].sum()/e[:, 3].sum()), inserted=float(e[:, 2].sum()/e[:, 3].sum())))
+                                 substituted=float(e[:, 0].sum()/e[:, 3].sum()), deleted=float(e[:, 1].sum()/e[:, 3].sum()), inserted=float(e[:, 2].sum()/e[:, 3].sum()), errors=e[:, :3].sum(1).tolist(), of=e[:, 3].tolist()))
 
     def __call__(self, voice):
         "Speak everything, free-running with the model's own timing, no guards."
@@ -210,6 +210,8 @@ def main():
                          seen=did['seen'], probe_s=[round(x, 4) for x in did['probe']], validation=val, **judge(Voice.load(folder)), cfg={k: v for k, v in asdict(model.cfg).items()}))
         for r in rows: r.update(rtf({r['name']: work/r['name']}, 2).get(r['name'], {}) if 'rtf' not in r else {})
         write(path, head, rows); table(rows)
+    for r in rows:                                                                                # a table from before errors were kept by utterance
+        if 'errors' not in r['wer']['all'] and (work/r['name']/'model.safetensors').exists(): r.update(judge(Voice.load(work/r['name']))); write(path, head, rows)
     if rows:
         cost = costs([r['name'] for r in rows], tr)
         for r in rows: r.update(step_cpu_s=round(cost[r['name']], 4), even_cpu_s=round(cost[r['name']]*r['steps'], 1))

@@ -213,7 +213,7 @@ def main():
     a = ap.parse_args()
     if a.engine == 'atheris' and not atheris: sys.exit('atheris is not installed: pip install atheris, or --engine own')
     now = int(re.search(r'VmSize:\s+(\d+)', Path('/proc/self/status').read_text())[1]) << 10
-    resource.setrlimit(resource.RLIMIT_AS, (now + (512 << 20),)*2)
+    resource.setrlimit(resource.RLIMIT_AS, (now + ((4096 if a.engine == 'atheris' else 512) << 20),)*2)  # libFuzzer itself grows
     meter = Meter(a.cases, a.seconds)
     if a.engine == 'atheris': guided(meter, a.seed)
     else: own(meter, a.seed); meter.report('own mutations')
