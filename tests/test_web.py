@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 missing = [w for w, there in (('Chromium (apt-get install chromium)', CHROMIUM), ('the playwright package (the browser extra)', importlib.util.find_spec('playwright')),
                               ('the onnx package (the onnx extra)', importlib.util.find_spec('onnx'))) if not there]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"no test of the page without {', '.join(missing)}")
-sys.path.insert(0, str(ROOT/'bench'))
+sys.path.append(str(ROOT/'bench'))
 
 
 @pytest.fixture(scope='module')

@@ -1,8 +1,8 @@
 """How fast, how large and how quickly awake is a voice in onnxruntime, beside torch? Whole sentences, their parts, fresh processes, bytes.
 
-    python bench/onnx.py                  the table (about 4 minutes on one core)
-    python bench/onnx.py --quick          two rounds, toy-en only, no fresh processes
-    python bench/onnx.py --json FILE      write it too
+    python bench/graphs.py                  the table (about 4 minutes on one core)
+    python bench/graphs.py --quick          two rounds, toy-en only, no fresh processes
+    python bench/graphs.py --json FILE      write it too
 
 Process CPU seconds, one thread everywhere, minimum of the rounds; the ways take turns in every round, in one process. Read every figure as +-15 %.
 Ways: `eager` is the readable model (LeWMTTS.rollout) with its readable vocoder, float32; `engine` is engine.Voice, in float32, float16 and int8 (big matrices only);
@@ -13,7 +13,7 @@ A fresh process counts from its start to its first chunk of sound; its memory is
 import argparse, json, os, platform, subprocess, sys, tempfile, time
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)       # and not this folder: a file onnx.py in it would stand before the package onnx
+sys.path[0] = str(Path(__file__).resolve().parent.parent)       # the checkout, not this folder
 for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ[k] = '1'
 
 TEXT = 'the quiet river turned to silver under the first light of dawn.'
@@ -201,7 +201,7 @@ def main():
     if not a.json: return
     from lewm_tts.core import atomic_path
     model = next((x.split(':')[1].strip() for x in Path('/proc/cpuinfo').read_text().splitlines() if 'model name' in x), platform.machine()) if Path('/proc/cpuinfo').exists() else platform.machine()
-    out = dict(command='python bench/onnx.py --json FILE'+' --quick'*a.quick, rounds=rounds, clock='process CPU seconds, one thread, minimum of the rounds, +-15 %', machine=dict(cpu=model, cores=os.cpu_count(), load_at_start=load),
+    out = dict(command='python bench/graphs.py --json FILE'+' --quick'*a.quick, rounds=rounds, clock='process CPU seconds, one thread, minimum of the rounds, +-15 %', machine=dict(cpu=model, cores=os.cpu_count(), load_at_start=load),
                versions=dict(torch=torch.__version__, onnxruntime=onnxruntime.__version__), text=TEXT, note='v3c and its vocoder are untrained', voices=voices, library_alone=plain, rows=rows)
     with atomic_path(a.json) as f: f.write_text(json.dumps(out, indent=1)+'\n')
 
