@@ -2,7 +2,7 @@
 
     python bench/smallest.py VOICE [VOICE ...] [--schemes float16 pocket coin] [--n 40] [--out bench/smallest.json]
 
-VOICE is a folder (out/slim/mini); its vocoder is packed with it. Three sets of --n sentences as in bench/quantize.py; differences in word errors to toy-en, with their 95 % interval over all sentences.
+VOICE is a folder (out/slim/mini); its vocoder is packed with it. Rows of other voices in the file are kept. Three sets of --n sentences as in bench/quantize.py; differences in word errors to toy-en, with their 95 % interval over all sentences.
 """
 import argparse, json, tempfile
 from pathlib import Path
@@ -26,7 +26,7 @@ def main():
     sets = text_sets(a.n); refs = [[normalise_text(t) for t in s] for s in sets]; rec = [Recogniser(r, distractors(1000)) for r in refs]
     hear = lambda v: [r.hear_all([x.wav for x in say(v, s)]) for r, s in zip(rec, sets, strict=True)]
     base = hear(Voice.load())
-    out = dict(n=a.n, sets=3, base=dict(voice='toy-en', wer=spread([wer(r, h).wer for r, h in zip(refs, base, strict=True)])), voices=[])
+    out = dict(n=a.n, sets=3, base=dict(voice='toy-en', wer=spread([wer(r, h).wer for r, h in zip(refs, base, strict=True)])), voices=[r for r in (json.loads(Path(a.out).read_text())['voices'] if Path(a.out).exists() else []) if r['voice'] not in {Path(v).name for v in a.voices}])
     with tempfile.TemporaryDirectory() as tmp:
         for folder in a.voices:
             v = Voice.load(folder); grams = calibrate(v)

@@ -26,7 +26,7 @@ def half_away(
     x:Tensor,      # any shape
 )->Tensor:
     "Round to whole numbers, halves away from zero. `torch.round` takes halves to the even neighbour, and other readers of the same bytes do not."
-    return x.sign()*(x.abs()+.5).floor()
+    return x.trunc()+x.sign()*(x.frac().abs()>=.5)
 
 class Packed(NamedTuple):
     "A weight as small whole numbers, and one scale for each block of a row."
@@ -54,7 +54,7 @@ def pack(
     if w.ndim<2 or not 2<=bits<=8: raise UserError(f"pack wants a matrix and 2 to 8 bits, got shape {tuple(w.shape)} and {bits} bits")
     x,top = split_blocks(w, block),2**(bits-1)-1
     if not bool(x.isfinite().all()): raise UserError(f"a weight of shape {tuple(w.shape)} holds NaN or infinity; repair it before it is packed")
-    scale = x.abs().amax(-1)/top
+    scale = x.abs().amax(-1)/top; scale = torch.where((1/scale).isfinite(), scale, 0.)     # weights of 1e-38 and less are none
     if not block: scale = torch.where(scale==0, 1., scale)                  # as LQ40 has it: an empty row has scale 1, an empty block 0
     q = half_away(x*torch.where(scale==0, 0., 1/scale)[...,None]).clamp(-top-1, top)
     return Packed(q.flatten(1).to(torch.int8), scale, tuple(w.shape), bits, block)

@@ -222,7 +222,8 @@ def test_a_killed_process_ends_the_job(data, tmp_path):
     long = {**MICRO, 'steps': 5000}
     script, out, log = tmp_path / 'train.py', tmp_path / 'run', tmp_path / 'log'
     script.write_text(f'MICRO = {long}\n' + WORKER)
-    words = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '3', str(script), str(data), str(out), '--patience', '0', '--quiet']
+    # torchrun ends everybody as soon as it looks; on a busy machine that may be before the others could say what they saw
+    words = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '3', '--monitor-interval', '5', str(script), str(data), str(out), '--patience', '0', '--quiet']
     with open(log, 'wb') as f: p = subprocess.Popen(words, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}, cwd=tmp_path, stdout=f, stderr=subprocess.STDOUT)
     try:
         t = time.time()
