@@ -150,7 +150,7 @@ def sustain(
     rate = chip.clock*(chip.int_macs if bits<16 else chip.float_macs)
     return Verdict(sum(p.macs for p in ps)/rate, memory, max(0., chip.sram-cache)-room, cache)
 
-# %% ../nbs/12d_slim.ipynb #c12d-044
+# %% ../nbs/12d_slim.ipynb #c12d-045
 def pareto(
     points,        # (n, k) figures, lower is better in every column
 )->list:           # indices of the points that no other beats, by the first column
@@ -162,7 +162,7 @@ def pareto(
     beaten = ((x[:,None]<=x).all(-1) & (x[:,None]<x).any(-1)).any(0)          # [i, j]: i beats j
     return sorted((~beaten).nonzero()[:,0].tolist(), key=lambda i: (*x[i].tolist(), i))
 
-# %% ../nbs/12d_slim.ipynb #c12d-056
+# %% ../nbs/12d_slim.ipynb #c12d-059
 def csd(
     n:int,       # any whole number
 )->list:         # digits -1, 0 or 1, least significant first; [] for 0
@@ -180,7 +180,7 @@ def adders(
     "One fewer than its non-zero digits; shifts and signs are wires."
     return max(0, sum(map(abs, csd(n)))-1)
 
-# %% ../nbs/12d_slim.ipynb #c12d-060
+# %% ../nbs/12d_slim.ipynb #c12d-063
 class Adders(NamedTuple):
     "What a matrix of constants costs in adders."
     weights:int     # constants
