@@ -65,21 +65,27 @@ def rtf(voices, rounds=4):
 def spread(x): return dict(mean=float(np.mean(x)), sets=[float(v) for v in x])
 
 
+def heard_by(rec, audio): return [r.hear_all([a.wav for a in au]) for r, au in zip(rec, audio, strict=True)]
+
+
+def first(voice, sets):
+    "What is said in each set, who listens, the unpacked voice saying it, and what is heard then."
+    refs = [[normalise_text(t) for t in s] for s in sets]
+    rec, said = [Recogniser(r, distractors(1000)) for r in refs], [say(voice, s) for s in sets]
+    return refs, rec, said, heard_by(rec, said)
+
+
 def measure(voice, name, sets, words, tmp):
     "One voice, all schemes."
     who, grams = speakers_of(voice), calibrate(voice, None if words else ['good morning.', 'are you sure?'])
-    plain = [say(voice, s) for s in sets] if words else None
-    rec = [Recogniser([normalise_text(t) for t in s], distractors(1000)) for s in sets] if words else None
-    hear = lambda audio: [r.hear_all([a.wav for a in au]) for r, au in zip(rec, audio, strict=True)]
-    refs = [[normalise_text(t) for t in s] for s in sets]
-    heard0, voices, out = hear(plain) if words else None, {'float32': voice}, {}
+    refs, rec, plain, heard0 = first(voice, sets) if words else (None,)*4
+    hear, voices, out = lambda audio: heard_by(rec, audio), {'float32': voice}, {}
     for scheme in SCHEMES:
         path = tmp/f'{name}-{scheme}.lq40'
-        save_lq40(quantize(voice, scheme, grams), path, coded=scheme in ('pocket', 'coin')); small = load_lq40(path); v = voices[scheme] = small.voice()
+        save_lq40(quantize(voice, scheme, grams), path); v = voices[scheme] = load_lq40(path).voice()
         r = out[scheme] = dict(bytes=path.stat().st_size, memory_mb=round(peak_mb(path), 1))
         some = [compare(voice, v, s[:6] if words else s[:1], who[i % len(who)]) for i, s in enumerate(sets)]
         r |= {k: spread([c[k] for c in some]) for k in some[0]}
-        if not small.card.get('speaks_only'): r['encoder_kept'] = True
         if words:
             audio = [say(v, s) for s in sets]; heard = hear(audio)
             r['wer'] = spread([word_errors(a, h)[:, :3].sum()/word_errors(a, h)[:, 3].sum() for a, h in zip(refs, heard, strict=True)])
@@ -94,7 +100,7 @@ def measure(voice, name, sets, words, tmp):
               + (f"  words {100*r['wer_difference']['mean']:+.1f} ({', '.join(f'{100*x:+.1f}' for x in r['wer_difference']['sets'])}) points" if words else ''), flush=True)
     for k, x in rtf(voices).items(): out[k]['rtf'] = x
     for r in out.values(): r['share'] = r['bytes']/out['float32']['bytes']
-    return dict(parameters=sum(p.numel() for p in voice.model.state_dict().values()), vocoder_parameters=sum(p.numel() for p in voice.vocoder.parameters()), trained=words, speakers=len(who), schemes=out) | (dict(control=spread(controls(voice, sets))) if words else {})
+    return dict(parameters=sum(p.numel() for p in voice.model.state_dict().values()), vocoder_parameters=sum(p.numel() for p in voice.vocoder.parameters()), trained=words, speakers=len(who), schemes=out) | (dict(control=spread(controls(refs, rec, plain, heard0))) if words else {})
 
 
 def again(voice, name, old, sets, what, tmp):
@@ -102,20 +108,17 @@ def again(voice, name, old, sets, what, tmp):
     if 'memory' in what:
         grams = calibrate(voice)
         for scheme, r in old['schemes'].items():
-            path = tmp/f'{name}-{scheme}.lq40'; save_lq40(quantize(voice, scheme, grams), path, coded=scheme in ('pocket', 'coin')); r['memory_mb'] = round(peak_mb(path), 1)
+            path = tmp/f'{name}-{scheme}.lq40'; save_lq40(quantize(voice, scheme, grams), path); r['memory_mb'] = round(peak_mb(path), 1)
             print(name, scheme, r['memory_mb'], 'MB', flush=True)
     if 'control' in what and old['trained']:
-        old['control'] = spread(controls(voice, sets)); print(name, 'control', old['control'], flush=True)
+        old['control'] = spread(controls(*first(voice, sets))); print(name, 'control', old['control'], flush=True)
 
 
-def controls(voice, sets):
-    "Words of the voice against its own under noise that nobody hears, in points."
-    out = []
-    for s in sets:
-        rec, said = Recogniser([normalise_text(t) for t in s], distractors(1000)), say(voice, s)
-        noise = lambda w: w+3e-4*torch.randn(len(w), generator=torch.Generator().manual_seed(7))
-        out.append(wer_difference([normalise_text(t) for t in s], rec.hear_all([noise(a.wav) for a in said]), rec.hear_all([a.wav for a in said])).value)
-    return out
+def controls(refs, rec, said, heard):
+    "Words of the voice against its own under noise that nobody hears, one difference a set."
+    noise = lambda w: w+3e-4*torch.randn(len(w), generator=torch.Generator().manual_seed(7))
+    again = [r.hear_all([noise(a.wav) for a in au]) for r, au in zip(rec, said, strict=True)]
+    return [wer_difference(a, h, h0).value for a, h, h0 in zip(refs, again, heard, strict=True)]
 
 
 def main():

@@ -8,30 +8,26 @@ import argparse, json, tempfile
 from pathlib import Path
 
 import torch
-from quantize import say, spread, text_sets
+from quantize import first, heard_by, say, spread, text_sets
 
-from lewm_tts.autopsy import distractors
 from lewm_tts.core import atomic_path
 from lewm_tts.engine import Voice
-from lewm_tts.evaluate import Recogniser, wer, wer_difference
+from lewm_tts.evaluate import wer, wer_difference
 from lewm_tts.lq40 import load_lq40, save_lq40
 from lewm_tts.quantize import calibrate, quantize
-from lewm_tts.text import normalise_text
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument('voices', nargs='+'); ap.add_argument('--schemes', nargs='*', default=['float16', 'pocket', 'coin']); ap.add_argument('--n', type=int, default=40); ap.add_argument('--out', default='bench/smallest.json')
     a = ap.parse_args(); torch.set_num_threads(1)
-    sets = text_sets(a.n); refs = [[normalise_text(t) for t in s] for s in sets]; rec = [Recogniser(r, distractors(1000)) for r in refs]
-    hear = lambda v: [r.hear_all([x.wav for x in say(v, s)]) for r, s in zip(rec, sets, strict=True)]
-    base = hear(Voice.load())
+    sets = text_sets(a.n); refs, rec, _, base = first(Voice.load(), sets)
     out = dict(n=a.n, sets=3, base=dict(voice='toy-en', wer=spread([wer(r, h).wer for r, h in zip(refs, base, strict=True)])), voices=[r for r in (json.loads(Path(a.out).read_text())['voices'] if Path(a.out).exists() else []) if r['voice'] not in {Path(v).name for v in a.voices}])
     with tempfile.TemporaryDirectory() as tmp:
         for folder in a.voices:
             v = Voice.load(folder); grams = calibrate(v)
             for scheme in a.schemes:
-                path = save_lq40(quantize(v, scheme, grams), Path(tmp)/'v.lq40', coded=scheme in ('pocket', 'coin')); h = hear(load_lq40(path).voice())
+                path = save_lq40(quantize(v, scheme, grams), Path(tmp)/'v.lq40'); small = load_lq40(path).voice(); h = heard_by(rec, [say(small, s) for s in sets])
                 d = wer_difference(sum(refs, []), sum(h, []), sum(base, []))
                 r = dict(voice=Path(folder).name, scheme=scheme, bytes=path.stat().st_size, parameters=sum(p.numel() for k, p in v.model.state_dict().items() if not k.startswith('enc.')),
                          wer=spread([wer(x, y).wer for x, y in zip(refs, h, strict=True)]), difference=dict(value=float(d.value), low=float(d.low), high=float(d.high), sets=[float(wer_difference(x, y, z).value) for x, y, z in zip(refs, h, base, strict=True)]))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEMO', 'open_voice', 'text_arriving', 'read_lines', 'speak_to_pipe', 'check_suffix', 'speak_text', 'speak_lines',
            'speak_in_processes', 'speak_list', 'cmd_speak', 'cmd_clone', 'cmd_serve', 'cmd_demo', 'cmd_train',
-           'cmd_train_voice', 'cmd_report', 'cmd_prepare', 'check_target', 'export_lq40', 'export_safetensors',
+           'cmd_train_voice', 'cmd_report', 'cmd_prepare', 'check_folder', 'export_lq40', 'export_safetensors',
            'export_onnx_folder', 'export_web', 'cmd_export', 'cmd_inspect', 'main']
 
 # %% ../nbs/15_cli.ipynb #c15-004
@@ -301,26 +301,23 @@ def cmd_prepare(a)->int:    # exit code
     return main_prepare(a)
 
 # %% ../nbs/15_cli.ipynb #c15-076
-def check_target(path, suffix:str='')->None:
-    "A `UserError` unless something can be written there. Asked before anything is loaded."
-    if suffix: return check_suffix(path, (suffix,), '-o')
+def check_folder(path)->None:
+    "A `UserError` where a file is in the way. Asked before anything is loaded."
     if Path(path).is_file(): raise _bad(f"-o {path} is a file; give a folder")
-
-def _coded(scheme:str)->bool: return scheme in ('pocket', 'coin')
 
 def export_lq40(a)->str:
     "One small file."
-    check_target(a.out, '.lq40')
+    check_suffix(a.out, ('.lq40',), '-o')
     from lewm_tts.lq40 import save_lq40
     from lewm_tts.quantize import SCHEMES, quantize
     scheme = a.scheme or 'int8+q4'
     if scheme not in SCHEMES: raise _bad(f"--scheme {scheme} is unknown; known are {', '.join(SCHEMES)}")
-    path = save_lq40(quantize(open_voice(a.voice, a.vocoder), scheme), a.out, a.coded or _coded(scheme))
+    path = save_lq40(quantize(open_voice(a.voice, a.vocoder), scheme), a.out, a.coded)
     return f"{path}: {path.stat().st_size/1e6:.2f} MB, scheme {scheme}; hear it with `lewm-tts speak TEXT --voice {path} -o x.wav`"
 
 def export_safetensors(a)->str:
     "A voice folder, from a voice, an LQ40 file, or somebody's checkpoint."
-    check_target(a.out)
+    check_folder(a.out)
     if a.voice and Path(a.voice).is_file() and Path(a.voice).open('rb').read(4)!=b'LQ40':
         from lewm_tts.convert import convert
         return str(convert(a.voice, a.out, key=a.key, config=a.config, stubs=a.stubs))
@@ -329,18 +326,16 @@ def export_safetensors(a)->str:
 
 def export_onnx_folder(a)->str:
     "Graphs for onnxruntime."
-    check_target(a.out)
-    try: from lewm_tts.export import export_onnx
-    except ModuleNotFoundError as e: raise _bad(f"exporting needs {e.name}, which is not installed; pip install 'lewm_tts[onnx]'") from e
+    check_folder(a.out)
+    from lewm_tts.export import export_onnx
     v = open_voice(a.voice, a.vocoder)
     return f"ONNX graphs in {export_onnx(v.model, v.vocoder, a.out, int8=a.int8, card=v.card)}; hear them with `lewm-tts speak TEXT --backend onnx --voice {a.out} -o x.wav`"
 
 # %% ../nbs/15_cli.ipynb #c15-077
 def export_web(a)->str:
     "A page that speaks by itself."
-    check_target(a.out)
-    try: from lewm_tts.page import export_page
-    except ModuleNotFoundError as e: raise _bad(f"exporting needs {e.name}, which is not installed; pip install 'lewm_tts[onnx]'") from e
+    check_folder(a.out)
+    from lewm_tts.page import export_page
     v = open_voice(a.voice, a.vocoder)
     return f"page in {export_page(v.model, v.vocoder, a.out, a.int8, v.card, a.ort)}; see it with `python -m http.server --directory {a.out}` at http://127.0.0.1:8000"
 
@@ -418,6 +413,7 @@ def _add_speaking(sub)->None:
     add('--voice', action='append', metavar='DIR', help='voice folder; may be given several times (default: the shipped toy-en)')
     add('--host', default='127.0.0.1', help='0.0.0.0 opens it to the network'); add('--port', type=int, default=8000); add('--token', help='ask every request for this bearer token'); add('--lanes', type=int, default=8, metavar='N', help='sentences spoken at once')
 
+# %% ../nbs/15_cli.ipynb #c15-084
 def _add_making(sub, cmd:str)->None:
     "The commands that make and judge voices."
     add = _command(sub, 'prepare', cmd_prepare, voice=False, seed=False)

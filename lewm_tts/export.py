@@ -372,8 +372,10 @@ def shrink(
     keep:tuple=(),    # names of weights that stay float32
 )->bool:              # False: it would hardly be smaller and stayed as it was
     "Weights of matrix products to int8, one scale per column."
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    try:
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+    except ImportError as e: raise UserError(f"whole-number graphs need the package {e.name}; pip install 'lewm_tts[onnx]'") from e
     path = Path(path); small = path.with_suffix('.int8')
     out = [n.name for n in onnx.load(path).graph.node if n.op_type in ('MatMul', 'Gemm') and any(i in keep for i in n.input)]
     was = logging.root.manager.disable; logging.disable(logging.WARNING)

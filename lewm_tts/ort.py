@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'GRAPHS', 'read_export', 'open_graph', 'OrtVoice', 'pointer', 'fold_rows', 'Plan', 'Sound',
            'streamed', 'Part', 'Chunk', 'SpeakError', 'Audio', 'write_wav', 'fade', 'bounded', 'verdict', 'Wish',
-           'wish', 'joined']
+           'asked', 'wish', 'joined']
 
 # %% ../nbs/10h_ort.ipynb #c10h-004
 import hashlib, json, math, time
@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
-from .core import UserError, atomic_path, config_from_dict, open_wav, pcm16
+from .core import UserError, atomic_path, config_from_dict, open_wav, pcm16, plain
 from .script import Reader, captions, marks, script
 from .text import text_to_ids
 
@@ -279,13 +279,13 @@ def bounded(
     return z*(top/long.clip(min=top))[:,None],int((long>top).sum())
 
 def verdict(
-    part:Part,
+    part,             # `Part`, or `model.Rollout`
     letters:int,      # of its text
     hz:float,         # latents per second
     speed:float=1.,   # asked for
 )->str:               # what is wrong, or ''
     "Judge a piece by what can be seen without ears."
-    n,z,mel = len(part.z),part.z,part.mel
+    n,z,mel = len(part.z),plain(part.z),plain(part.mel)
     if not (np.isfinite(z).all() and np.isfinite(mel).all()): return 'latents or mel are not finite'
     longest = lambda m: max((len(r) for r in ''.join('x' if v else ' ' for v in m).split()), default=0)/hz
     still = longest(np.linalg.norm(np.diff(z, axis=0), axis=-1)/z.shape[1]**.5<.1)*speed
@@ -299,7 +299,7 @@ def verdict(
 # %% ../nbs/10h_ort.ipynb #c10h-066
 @dataclass(frozen=True)
 class Wish:
-    "How a text is to be spoken: `engine.How` without prompts."
+    "How a text is to be spoken."
     speaker:int=0          # counted from 0
     seed:int=0             # same seed, same sound
     speed:float=1.         # 2: twice as fast
@@ -309,17 +309,23 @@ class Wish:
     check:bool=True        # False: no guards, hand out whatever comes
     hold:bool=False        # True: let no chunk out before its piece has passed
 
-def wish(voice:OrtVoice, kw:dict)->Wish:
+def asked(
+    kind,             # `Wish`, or a dataclass that knows more
+    kw:dict,          # what somebody wants
+    n_speakers:int,   # of the voice
+):                    # of `kind`
     "Check what was asked for. `UserError` on an impossible wish."
-    known = Wish.__dataclass_fields__
-    if odd := [k for k in kw if k not in known]: raise UserError(f"unknown option {odd[0]!r}; a voice without torch knows {', '.join(known)}")
-    w = Wish(**kw)
-    for k,kind in dict(speaker=Integral, seed=Integral, retries=Integral, speed=Real, temperature=Real).items():
-        if not isinstance(v := getattr(w, k), kind): raise UserError(f"{k} {' '.join(repr(v).split())[:40]} is no {'whole ' if kind is Integral else ''}number; the default is {known[k].default}")
-    for k,lo,hi in (('retries', 0, 100), ('speed', .25, 4), ('temperature', 0, 25)):
-        if not lo<=getattr(w, k)<=hi: raise UserError(f"{k} {getattr(w, k)} is outside {lo} to {hi}")
-    if not 0<=w.speaker<voice.cfg.n_speakers: raise UserError(f"speaker {w.speaker} is unknown; this voice has {voice.cfg.n_speakers}, counted from 0")
+    known = kind.__dataclass_fields__
+    if odd := [k for k in kw if k not in known]: raise UserError(f"unknown option {odd[0]!r}; known are {', '.join(known)}")
+    w = kind(**kw)
+    for k,type_ in dict(speaker=Integral, seed=Integral, retries=Integral, speed=Real, temperature=Real).items():
+        if not isinstance(v := getattr(w, k), type_): raise UserError(f"{k} {' '.join(repr(v).split())[:40]} is no {'whole ' if type_ is Integral else ''}number; the default is {known[k].default}")
+    for k,lo,hi,words in (('retries', 0, 100, '0 to 100'), ('speed', .25, 4, '.25 to 4'), ('temperature', 0, 25, '0 to 25; 0 is the mean, 1 the natural spread')):
+        if not lo<=getattr(w, k)<=hi: raise UserError(f"{k} {getattr(w, k)} is outside {words}")
+    if not 0<=w.speaker<n_speakers: raise UserError(f"speaker {w.speaker} is unknown; this voice has {n_speakers}, counted from 0")
     return w
+
+def wish(voice:OrtVoice, kw:dict)->Wish: return asked(Wish, kw, voice.cfg.n_speakers)
 
 # %% ../nbs/10h_ort.ipynb #c10h-071
 @patch

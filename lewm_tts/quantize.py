@@ -122,13 +122,12 @@ CALIBRATION = 16      # sentences
 
 def watched(
     voice:Voice,
-)->dict:              # name of the weight -> the layer that multiplies with it
+):                    # {name of the weight: the layer that multiplies with it}, what speaks a mel through those layers (or None)
     "Linear layers and convolutions of model and vocoder. A vocoder that is no Vocos is left out."
-    voc,out = voice.vocoder,{'model':voice.model}
-    if isinstance(voc, HubVocos): out['vocoder'] = voc.vocos
-    elif isinstance(voc, FastVocos) and 'width' in voc.cfg:
-        out['vocoder'] = SmallVocos(**voc.cfg); out['vocoder'].load_state_dict(voc.weights, strict=False)
-    return {f'{part}.{k}.weight':m for part,mod in out.items() for k,m in mod.eval().named_modules() if isinstance(m, (nn.Linear, nn.Conv1d)) and getattr(m, 'groups', 1)==1}, out.get('vocoder')
+    speak,parts,voc = None,{'model':voice.model},voice.vocoder
+    if isinstance(voc, HubVocos): speak,parts['vocoder'] = voc,voc.vocos
+    elif isinstance(voc, FastVocos) and 'width' in voc.cfg: speak = parts['vocoder'] = SmallVocos(**voc.cfg); speak.load_state_dict(voc.weights, strict=False)
+    return {f'{part}.{k}.weight':m for part,mod in parts.items() for k,m in mod.eval().named_modules() if isinstance(m, (nn.Linear, nn.Conv1d)) and getattr(m, 'groups', 1)==1},speak
 
 def rows_of(
     layer,            # Linear or Conv1d
@@ -145,14 +144,14 @@ def calibrate(
     texts=None,       # what it says meanwhile; None: `CALIBRATION` sentences of the training grammar
 )->dict:              # name of the weight -> (columns, columns) Gram matrix of its inputs, float32
     "Watch a voice speak, each of its speakers in turn: what goes into each matrix. Free-running, as in use."
-    layers,vocoder = watched(voice); grams,m = {},voice.model
+    layers,speak = watched(voice); grams,m = {},voice.model
     def see(name, layer, x): x = rows_of(layer, x.float()); grams[name] = grams.get(name, 0) + x.T@x
     hooks = [l.register_forward_hook(lambda l,a,_,k=k: see(k, l, a[0])) for k,l in layers.items()]
     try:
         for i,t in enumerate(texts or generator_sentences(CALIBRATION, 5)):
             mel = m.rollout(m.ids(t), speaker=i%m.cfg.n_speakers).mel[None]
             m.encode(mel)
-            if vocoder is not None: vocoder(mel) if isinstance(vocoder, SmallVocos) else vocoder.decode(mel.transpose(1, 2))
+            if speak: speak(mel)
     finally:
         for h in hooks: h.remove()
     return grams
@@ -219,7 +218,7 @@ SCHEMES = {
     'int8+q4': _all(INT8, predictor=Q4FIT), 'int8+q4-rounded': _all(INT8, predictor=Q4),
     'q4': _all(Q4FIT), 'q4-rounded': _all(Q4), 'ternary': _all(Recipe(2, 0, 'ternary')),
     **{f'{by}{s}+q4': _all(INT8, predictor=Recipe(4, 32, 'round', s/100, by)) for by in ('wanda', 'magnitude') for s in (20, 40)},
-    'pocket': _all(Recipe(3, 0, 'fit'), encoder=None), 'coin': _all(Recipe(3, 0, 'fit', top=2), encoder=None),        # 7 and 5 values; to be written with coded=True
+    'pocket': _all(Recipe(3, 0, 'fit'), encoder=None), 'coin': _all(Recipe(3, 0, 'fit', top=2), encoder=None),        # 7 and 5 values
 }
 
 # %% ../nbs/12_quantize.ipynb #c12-054
