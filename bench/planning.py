@@ -110,14 +110,14 @@ def plan(names=None):
 
 def push():
     world = PushDisc(); model, rows = load_world('push-sub-0'), []
-    for name, far in (('pairs of places', False), ('where blind play brought it', True)):
+    for name, far in (('pairs of places', False), ('where unplanned play brought it', True)):
         for how in ('cem', 'greedy', 'random'):
             solved = []
             for seed in range(3):
-                start, goal = tasks(world, seed)
-                if far:                                       # a goal that 25 steps of blind play reach, the disc having moved
+                start, goal = tasks(world, seed, 25)
+                if far:                                       # a goal that 25 steps of unplanned play reach, the disc having moved
                     t = record(world, 2000, 25, np.random.default_rng((78, seed))); d = np.linalg.norm(t.states[:,-1,2:]-t.states[:,0,2:], axis=1)
-                    start, goal = t.states[d>.1][:50,0], t.states[d>.1][:50,-1]
+                    start, goal = t.states[d>.1][:25,0], t.states[d>.1][:25,-1]
                 solved.append(play(world, start, goal, Planner(model, world, goal, how, seed=seed)).solved); print('push', name, how, seed, solved[-1].mean(), flush=True)
             rows.append(dict(name=f'{how}, {name}', **interval(solved)))
     merge(OUT, dict(push=rows))

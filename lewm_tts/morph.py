@@ -180,7 +180,7 @@ def _told(model, ids:Tensor, speaker:int)->tuple:
     memory,cond = model.memory(ids[None], None, torch.tensor([speaker]))
     return memory,None,cond
 
-# %% ../nbs/13d_morph.ipynb #c13d-059
+# %% ../nbs/13d_morph.ipynb #c13d-061
 WALKS = ('voice, mean', 'voice, transport', 'two voices, one clock', 'two sentences, line', 'two sentences, sphere')
 
 class Walk:
@@ -205,7 +205,7 @@ class Walk:
         from IPython.display import display
         display(self.ui)
 
-# %% ../nbs/13d_morph.ipynb #c13d-060
+# %% ../nbs/13d_morph.ipynb #c13d-062
 @patch
 def point(self:Walk)->Tensor:
     "(t, d) latents where the slider stands."
@@ -227,7 +227,7 @@ def update(self:Walk, change=None)->None:
     fig = Figure(figsize=(8,2), dpi=72); show_mel(self.mel, fig.add_subplot())
     self.image.value,self.audio.value = png_bytes(fig),wav_bytes(self.wav)
 
-# %% ../nbs/13d_morph.ipynb #c13d-064
+# %% ../nbs/13d_morph.ipynb #c13d-066
 class HiddenWord:
     "Choose a word, hide it, fill the gap."
     def __init__(self,
@@ -252,7 +252,7 @@ class HiddenWord:
 
     def menu(self)->list: return [(w, k) for k,w in enumerate(re.findall(_WORD, self.utts[self.sentence.value].text)) if k]
 
-# %% ../nbs/13d_morph.ipynb #c13d-065
+# %% ../nbs/13d_morph.ipynb #c13d-067
 @patch
 def refill(self:HiddenWord, change=None)->None:
     "Another sentence: its words, the first of them hidden."

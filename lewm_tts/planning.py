@@ -98,7 +98,7 @@ def __call__(self:Planner, s)->np.ndarray: # states (n, dim) -> actions (n, 5*ho
     self.seconds.append(time.perf_counter()-t)
     return self.whole(plan[:,:self.steps]).reshape(len(s), -1, 2).cpu().numpy()
 
-# %% ../nbs/14c_planning.ipynb #c14c-023
+# %% ../nbs/14c_planning.ipynb #c14c-028
 class TokenPredictor(nn.Module):
     "A predictor over `tokens` per frame instead of one: same blocks, attention across the frame."
     def __init__(self, c:WorldConfig, tokens:int):
@@ -131,7 +131,7 @@ def time_plan(
         best = min(best, clock()-t)
     return best
 
-# %% ../nbs/14c_planning.ipynb #c14c-030
+# %% ../nbs/14c_planning.ipynb #c14c-035
 class TokenPicture:
     "One square for each token of a frame, and what a plan costs with so many: a slider over models."
     def __init__(self, rows:list): # dicts with name, tokens, seconds
@@ -154,7 +154,7 @@ class TokenPicture:
         self.picture.value = png_bytes(fig)
         self.words.value = f"{r['tokens']} token{'s' if r['tokens']>1 else ''} a frame: {r['seconds']:.2f} s a plan, {r['seconds']/self.rows[0]['seconds']:.0f} times one token's"
 
-# %% ../nbs/14c_planning.ipynb #c14c-034
+# %% ../nbs/14c_planning.ipynb #c14c-039
 class PlanView:
     "Start, goal and iteration by slider: candidates, elites, the imagined plan as a path and as frames, and what came of playing it."
     def __init__(self, models:dict, eyes:dict, world=None): # name -> LeWM, name -> FrameDecoder
@@ -176,7 +176,7 @@ class PlanView:
         from IPython.display import display
         display(self.box)
 
-# %% ../nbs/14c_planning.ipynb #c14c-035
+# %% ../nbs/14c_planning.ipynb #c14c-040
 @patch(nm='update')
 def update_plan(self:PlanView, change=None)->None:
     "Search and play."
@@ -186,7 +186,8 @@ def update_plan(self:PlanView, change=None)->None:
         if not world.free(p)[0]: p[0,0] = .5+(1 if p[0,0]>.5 else -1)*(world.thick/2+world.radius+.01)
         return p
     self.start,self.goal = place(self.sx, self.sy),place(self.gx, self.gy)
-    self.search = Planner(model, world, self.goal).search(self.start, keep=True)
+    planner = Planner(model, world, self.goal); self.search = planner.search(self.start, keep=True)
+    self.tried = [(planner.whole(x)[0], best[0]) for x,best in self.search.tried]
     self.played = play(world, self.start, self.goal, Planner(model, world, self.goal))
     self.draw()
 
@@ -197,9 +198,9 @@ def draw(self:PlanView, change=None)->None:
     import matplotlib.pyplot as plt
     from lewm_tts.core import png_bytes
     world,name = self.world,self.which.value; model,where = self.models[name],self.where[name]
-    x,best = self.search.tried[self.iteration.value-1]; x = x[0]
+    x,best = self.tried[self.iteration.value-1]
     z = model.rollout(model.encode(world.render(self.start)).expand(len(x), -1), x); path = where(z.flatten(0, 1)).view(*z.shape[:2], 2).numpy()
-    top = best[0].numpy(); self.ends = path[:,-1]
+    top = best.numpy(); self.ends = path[:,-1]
     fig,axs = plt.subplots(1, 4, figsize=(9,2.6), width_ratios=(1,1,.6,.6))
     for ax,t in zip(axs, ('imagined', 'played', 'plan, decoded', 'goal'), strict=True): ax.set(xticks=[], yticks=[], title=t)
     for ax in axs[:2]: ax.imshow(world.empty, extent=(0,1,1,0)); ax.plot(*self.start[0], 'o', color='k', ms=5); ax.plot(*self.goal[0], '*', color='k', ms=9); ax.set(xlim=(0,1), ylim=(1,0))
