@@ -62,9 +62,9 @@ def train(name):
 
 
 def eyes(name):
-    "A decoder for one seed of each kind: enough to look through."
+    "A decoder for one seed of each Two-Room: enough to look through."
     out = worlds_dir()/f'{name}-eyes.safetensors'
-    if out.exists() or name not in ('two-sub-2', 'two-plain-2', 'push-sub-0'): return
+    if out.exists() or name not in ('two-sub-2', 'two-plain-2'): return
     world = WORLDS[name.split('-')[0]](); t = time.process_time()
     save_world(train_decoder(load_world(name), world, data_of(world, RUNS[name].get('seed', 0))), out); print(out.name, f'{time.process_time()-t:.0f} s', flush=True)
 
