@@ -230,6 +230,7 @@ except UserError as e: print(e)
 # --- export, interrupted ----------------------------------------------------------------------------------------------------------------------
 
 SLOW = f"""
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)   # a job in the background ignores it
 import sys, time; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from lewm_tts import export
