@@ -438,9 +438,11 @@ def run(self:Voice, text, **kw):
         if not whole: job.close()
         while pool.step() or ready: yield from [(job, c) for c in ready]; ready.clear()
         if job.error: raise job.error
+    except KeyboardInterrupt: pool = None; raise     # it may have come in the middle of a change: this pool is not used again
     finally:
-        pool.clear()
-        with self.lock: self.idle.append(pool)
+        if pool:
+            pool.clear()
+            with self.lock: self.idle.append(pool)
 
 # %% ../nbs/11_engine.ipynb #c11-027
 def collect(
