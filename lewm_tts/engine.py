@@ -440,7 +440,7 @@ def run(self:Voice, text, **kw):
         if job.error: raise job.error
     except KeyboardInterrupt: pool = None; raise     # it may have come in the middle of a change: this pool is not used again
     finally:
-        if pool:
+        if pool is not None:
             pool.clear()
             with self.lock: self.idle.append(pool)
 
