@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER', 'WorldConfig', 'ViTLayer', 'waves', 'ViT', 'Projector', 'PredictorAttention', 'AdaBlock', 'ActionPredictor',
-           'ActionEncoder', 'LeWM', 'WorldRun', 'train_world', 'worlds_dir', 'save_world', 'load_world', 'probe_r',
-           'world_surprise', 'FrameDecoder', 'train_decoder', 'load_decoder', 'Imagine']
+           'ActionEncoder', 'LeWM', 'pace', 'WorldRun', 'train_world', 'worlds_dir', 'save_world', 'load_world',
+           'probe_r', 'world_surprise', 'FrameDecoder', 'train_decoder', 'load_decoder', 'Imagine']
 
 # %% ../nbs/14b_lewm.ipynb #c14b-004
 import json, math
@@ -17,7 +17,7 @@ from torch import nn, Tensor
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from .core import UserError, atomic_path
+from .core import UserError, atomic_path, png_bytes, voices_dir
 from .collapse import fit_probe
 from .sigreg import sigreg
 from .worlds import SKIP, TwoRoom, windows
@@ -194,6 +194,13 @@ def losses(self:LeWM,
     return pred+c.lam*sig, dict(pred=float(pred.detach()), sig=float(sig.detach()), std=float(z.detach().flatten(0, 1).std(0).mean()))
 
 # %% ../nbs/14b_lewm.ipynb #c14b-029
+def pace(
+    i:int, steps:int, # this step, of so many
+    warmup:float,     # steps
+)->float:             # 0 to 1
+    "Share of the learning rate: a short rise, then half a cosine down to 0."
+    return min(1, (i+1)/warmup)*.5*(1+math.cos(math.pi*min(i/steps, 1)))
+
 class WorldRun:
     "A training that can stop anywhere: model, optimiser and step, in one file."
     def __init__(self, world, data, c:WorldConfig):
@@ -204,7 +211,7 @@ class WorldRun:
     def one(self)->dict:
         "One optimiser step; everything random in it follows from seed and step."
         c,i = self.cfg,self.step
-        for g in self.opt.param_groups: g['lr'] = c.lr*min(1, (i+1)/(.02*c.steps))*.5*(1+math.cos(math.pi*min(i/c.steps, 1)))
+        for g in self.opt.param_groups: g['lr'] = c.lr*pace(i, c.steps, .02*c.steps)
         w = windows(self.world, self.data, c.batch, np.random.default_rng((c.seed, i)), c.history+1)
         with torch.random.fork_rng(devices=[]):                      # dropout and directions
             torch.manual_seed(c.seed*1_000_003+i); loss,parts = self.model.losses(w.frames, w.actions)
@@ -245,7 +252,7 @@ def train_world(
 # %% ../nbs/14b_lewm.ipynb #c14b-038
 def worlds_dir()->Path:
     "`data/planning` of the repository: the trained world models, their decoders and their log."
-    return (Path(__file__).resolve().parent.parent if '__file__' in globals() else Path('..').resolve())/'data'/'planning'
+    return voices_dir().resolve().parent.parent/'data'/'planning'
 
 def save_world(
     model:nn.Module, path,   # `LeWM` or `FrameDecoder`
@@ -319,7 +326,7 @@ def train_decoder(
         z = torch.cat([model.encode(world.render(x)) for x in np.array_split(s, 40)])
     opt = torch.optim.AdamW(dec.parameters(), lr=lr, weight_decay=0.)
     for i in range(steps):
-        for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/50)*.5*(1+math.cos(math.pi*i/steps))
+        for g in opt.param_groups: g['lr'] = lr*pace(i, steps, 50)
         k = rng.integers(len(s), size=batch); f = torch.tensor(world.render(s[k])).float()/255
         things = (f-empty).abs().amax(-1, keepdim=True)>.02       # they cover 1 % of the pixels: without a weight, a faint cloud is good enough
         loss = ((dec(z[k])-f)**2*(1+9*things)).mean()
@@ -353,10 +360,8 @@ class Imagine:
 def update(self:Imagine, change=None)->None:
     "Play five latent steps twice, in the world and in the head; pixels between them in `off` (5,)."
     import matplotlib.pyplot as plt
-    from lewm_tts.core import png_bytes
-    world,r,h = self.world,self.world.radius,np.deg2rad(self.heading.value)
-    s = np.float32([[self.x.value, self.y.value]]).clip(r, 1-r)
-    if not world.free(s)[0]: s[0,0] = .5+(1 if s[0,0]>.5 else -1)*(world.thick/2+r+.01)
+    world,h = self.world,np.deg2rad(self.heading.value)
+    s = world.place(self.x.value, self.y.value)
     a = np.tile(np.float32([np.cos(h), -np.sin(h)]), (1, 5, SKIP)); true = [s]
     for k in range(5):
         for _ in range(SKIP): s = world.step(s, a[:,k,:2])

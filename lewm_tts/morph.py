@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from .core import UserError, png_bytes, show_mel, wav_bytes
+from .core import Config, UserError, png_bytes, show_mel, wav_bytes
 from .data import Utt, collate
 from .latents import Spoken
 from .predictor import pointer
@@ -106,7 +106,7 @@ def on_clock(
 )->Tensor:                # (steps, d)
     "The latents of b at the moments at which a says the same."
     if [w for w,*_ in a.words]!=[w for w,*_ in b.words]: raise UserError("only the same words can share a clock; these are different sentences")
-    ends = lambda s: [0., *(x for _,u,v in s.words for x in (u, v)), len(s.wav)/24000]
+    ends = lambda s: [0., *(x for _,u,v in s.words for x in (u, v)), len(s.wav)/Config().sr]
     at = np.interp((np.arange(steps)+.5)/hz, ends(a), ends(b))*hz-.5
     i = torch.from_numpy(at).clamp(0, len(zb)-1).float(); lo = i.floor().long().clamp(max=len(zb)-2)
     return torch.lerp(zb[lo], zb[lo+1], (i-lo)[:,None])

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn, Tensor
 from fastcore.basics import patch
-from .core import UserError
+from .core import UserError, png_bytes
 from .collapse import fit_probe
-from .lewm import AdaBlock, LeWM, WorldConfig
+from .lewm import ActionEncoder, AdaBlock, LeWM, Projector, WorldConfig
 from .worlds import TwoRoom, play
 
 # %% ../nbs/14c_planning.ipynb #c14c-008
@@ -103,7 +103,6 @@ class TokenPredictor(nn.Module):
     "A predictor over `tokens` per frame instead of one: same blocks, attention across the frame."
     def __init__(self, c:WorldConfig, tokens:int):
         super().__init__()
-        from lewm_tts.lewm import ActionEncoder, Projector
         self.cfg,self.tokens = c,tokens
         self.pos,self.norm = nn.Parameter(.02*torch.randn(1, tokens, c.dim)),nn.LayerNorm(c.dim)
         self.act,self.proj = ActionEncoder(c),Projector(c.dim, c.proj)
@@ -145,7 +144,6 @@ class TokenPicture:
         display(self.box)
     def update(self, change=None)->None:
         import matplotlib.pyplot as plt
-        from lewm_tts.core import png_bytes
         r = self.rows[self.which.value]; side = int(np.ceil(r['tokens']**.5)); i = np.arange(r['tokens'])
         fig,axs = plt.subplots(1, 2, figsize=(6,2.2), width_ratios=(1,2))
         axs[0].scatter(i%side, -(i//side), marker='s', s=(110/max(side, 4))**2*.5); axs[0].set(xlim=(-1,max(side,4)), ylim=(-max(side,4),1), aspect='equal'); axs[0].axis('off')
@@ -181,11 +179,7 @@ class PlanView:
 def update_plan(self:PlanView, change=None)->None:
     "Search and play."
     world,model = self.world,self.models[self.which.value]
-    def place(x, y):
-        p = np.float32([[x.value, y.value]]).clip(world.radius, 1-world.radius)
-        if not world.free(p)[0]: p[0,0] = .5+(1 if p[0,0]>.5 else -1)*(world.thick/2+world.radius+.01)
-        return p
-    self.start,self.goal = place(self.sx, self.sy),place(self.gx, self.gy)
+    self.start,self.goal = world.place(self.sx.value, self.sy.value),world.place(self.gx.value, self.gy.value)
     planner = Planner(model, world, self.goal); self.search = planner.search(self.start, keep=True)
     self.tried = [(planner.whole(x)[0], best[0]) for x,best in self.search.tried]
     self.played = play(world, self.start, self.goal, Planner(model, world, self.goal))
@@ -196,7 +190,6 @@ def update_plan(self:PlanView, change=None)->None:
 def draw(self:PlanView, change=None)->None:
     "The chosen iteration."
     import matplotlib.pyplot as plt
-    from lewm_tts.core import png_bytes
     world,name = self.world,self.which.value; model,where = self.models[name],self.where[name]
     x,best = self.tried[self.iteration.value-1]
     z = model.rollout(model.encode(world.render(self.start)).expand(len(x), -1), x); path = where(z.flatten(0, 1)).view(*z.shape[:2], 2).numpy()

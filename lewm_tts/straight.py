@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 from .core import UserError, png_bytes
-from .latents import target_rows
+from .latents import _draws, target_rows
 
 # %% ../nbs/13c_straight.ipynb #c13c-011
 def turning(
@@ -34,7 +34,7 @@ def straightness(
     seqs:list,  # (t, d) latents, one each
 )->Straight:
     "How straight the paths run, over all steps."
-    s = np.array([[float(c.sum()), len(c)] for c in map(turning, seqs)]); w = np.random.default_rng(0).multinomial(len(s), np.full(len(s), 1/len(s)), 1000)@s
+    s = np.array([[float(c.sum()), len(c)] for c in map(turning, seqs)]); w = _draws(len(s))@s
     return Straight(float(s[:,0].sum()/s[:,1].sum()), *np.quantile(w[:,0]/w[:,1], [.025,.975]).tolist(), s)
 
 # %% ../nbs/13c_straight.ipynb #c13c-013

@@ -10,7 +10,7 @@ __all__ = ['RED', 'BLUE', 'GREEN', 'SKIP', 'NEAR', 'draw_discs', 'TwoRoom', 'hea
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
-from .core import UserError
+from .core import UserError, png_bytes
 
 # %% ../nbs/14_worlds.ipynb #c14-010
 def draw_discs(
@@ -58,6 +58,12 @@ class TwoRoom:
     def free(self, p)->np.ndarray: # (n,) is there room for a dot at p (n, 2)?
         r = self.radius
         return (abs(p[:,0]-.5)>=self.thick/2+r) | (abs(p[:,1]-self.door)<=self.gap/2-r)
+
+    def place(self, x:float, y:float)->np.ndarray: # (1, 2)
+        "The state nearest to where somebody pointed: inside the frame, and beside the wall instead of in it."
+        p = np.float32([[x, y]]).clip(self.radius, 1-self.radius)
+        if not self.free(p)[0]: p[0,0] = .5+(1 if p[0,0]>.5 else -1)*(self.thick/2+self.radius+.01)
+        return p
 
 # %% ../nbs/14_worlds.ipynb #c14-015
 RED,BLUE,GREEN = (214,69,65),(62,109,191),(46,139,87)   # agent, disc, and a colour that no training frame shows
@@ -271,11 +277,9 @@ class Drive:
 def update(self:Drive, change=None)->None:
     "Drive and draw; the path stays in `path` (steps+1, dim)."
     import matplotlib.pyplot as plt
-    from lewm_tts.core import png_bytes
     world = self.worlds[self.world.value]; a = np.deg2rad(self.heading.value); r = world.radius
-    s = np.float32([[self.x.value, self.y.value]]).clip(r, 1-r)
-    if world.dim==4: s = np.concatenate([s, [[.5,.5]]], 1)
-    elif not world.free(s)[0]: s[0,0] = .5+(1 if s[0,0]>.5 else -1)*(world.thick/2+r+.01)      # out of the wall
+    if world.dim==2: s = world.place(self.x.value, self.y.value)
+    else: s = np.concatenate([np.float32([[self.x.value, self.y.value]]).clip(r, 1-r), [[.5,.5]]], 1)
     path = [s]
     for _ in range(self.steps.value): path.append(world.step(path[-1], np.float32([[np.cos(a), -np.sin(a)]])))
     self.path = np.concatenate(path)
